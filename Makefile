@@ -1,0 +1,44 @@
+# The habits of this project. `make` alone lists them.
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help set-up set-up-test demo test peers lint bench doctor schema lock clean
+
+help:  ## list the habits
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: set-up  ## spans and histograms of a throw-away PostgreSQL, in about 20 s
+	.venv/bin/otel-usdt demo
+
+test: lint peers  ## everything that CI runs: lint, types, all tests (as root)
+	$(PYTHON) -m pytest
+
+peers: set-up-test  ## the tests' Collector, Jaeger, Tempo and Prometheus, built once and kept outside the checkout
+	@tests/peers/build.sh
+
+lint: set-up-test  ## ruff and mypy --strict
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+bench: set-up-test  ## time to first span, overhead and memory, next to bpftrace
+	$(PYTHON) -m tests.bench
+
+doctor: set-up  ## what this host can and cannot do
+	.venv/bin/otel-usdt doctor
+
+schema: set-up  ## write otel_usdt/config.schema.json anew from otel_usdt/config.py
+	$(PYTHON) -m otel_usdt.config > otel_usdt/config.schema.json.new
+	mv otel_usdt/config.schema.json.new otel_usdt/config.schema.json
+
+lock:  ## pin the newest versions that pyproject.toml allows
+	scripts/lock.sh
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+set-up:
+	@scripts/setup.sh run
+
+set-up-test:
+	@scripts/setup.sh test

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * One static program for every probe site. A site is a row of `sites`, chosen by the attach cookie (kernel 5.15); all that
+ * differs between sites is data. A hit: find the row, check the scope, then open a frame, close one, or just count.
+ */
+#include <uapi/linux/ptrace.h>
+#include "record.h"
+#include "maps.bpf.h"
+#include "arguments.bpf.h"
+#include "arch.bpf.h"
+#include "scope.bpf.h"
+#include "pairing.bpf.h"
+
+#define SECOND_NS 1000000000
+#define NO_WAKEUP 1       /* BPF_RB_NO_WAKEUP: the reader comes by a timer, for a wakeup costs the target 50 times what a record does */
+#define FORCE_WAKEUP 2    /* BPF_RB_FORCE_WAKEUP: one record in WAKE_EVERY of a probe and CPU, so that a burst does not wait for the timer */
+#define WAKE_EVERY 1024
+#define WAKE_EVERY_TEXT 256
+
+static u64 random64(void) { return (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32(); }
+
+/* True when this second's records are used up. Readers race by at most a record a CPU. */
+static bool over_ceiling(u64 now, bool take)
+{
+    u32 zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    struct ceiling *used = ceiling.lookup(&zero);
+    if (!known || !used || !known->records_per_second) return false;
+    u64 second = now / SECOND_NS;
+    if (used->second != second) {
+        used->second = second;
+        used->records = 0;
+    }
+    if (used->records >= known->records_per_second) return true;
+    if (take) lock_xadd(&used->records, 1);
+    return false;
+}
+
+static u32 decide_fate(struct site *s, u64 now)
+{
+    if (s->sample_below != 0xffffffff && (!s->sample_below || bpf_get_prandom_u32() > s->sample_below)) return FATE_SAMPLED_OUT;
+    return over_ceiling(now, false) ? FATE_RATE_LIMITED : FATE_RECORD;
+}
+
+static struct thread *this_thread(u64 id, u32 stride)
+{
+    struct thread *t = threads.lookup(&id);
+    u32 zero = 0;
+    if (t) return t;
+    struct thread *empty = blank_thread.lookup(&zero);
+    if (!empty || threads.insert(&id, empty) < 0) return 0;
+    t = threads.lookup(&id);
+    if (t) t->stride = stride;
+    return t;
+}
+
+/* Straight into the map's own memory: a scratch buffer of the CPU could be overwritten by the thread that preempts this one. */
+static struct text *text_for(u64 span, struct counters *c)
+{
+    u32 zero = 0;
+    struct text *empty = blank_text.lookup(&zero);
+    struct text *text = empty && texts.insert(&span, empty) == 0 ? texts.lookup(&span) : 0;
+    if (!text) lock_xadd(&c->text_lost, 1);
+    return text;
+}
+
+/* For what the return reads: the entry's text, or a new one where the entry read none. */
+static struct text *text_of(struct site *s, struct counters *c, struct frame *f)
+{
+    u64 span = f->span;
+    if (!s->has_text) return 0;
+    if (f->has_text) return texts.lookup(&span);
+    struct text *text = text_for(span, c);
+    f->has_text = text != 0;
+    return text;
+}
+
+static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id)
+{
+    struct thread *t = this_thread(id, s->stride);
+    if (!t) {
+        lock_xadd(&c->map_full, 1);
+        return;
+    }
+    u64 sp = PT_REGS_SP(ctx);
+    if (t->depth) settle(ctx, t, s, sp);
+    u32 depth = t->depth;
+    if (depth >= DEPTH) {
+        lock_xadd(&c->too_deep, 1);
+        return;
+    }
+    struct frame *f = frame_at(t, depth);
+    if (!depth) {
+        t->trace[0] = random64();
+        t->trace[1] = random64();
+        t->fate = s->mode == MODE_SPANS ? decide_fate(s, bpf_ktime_get_ns()) : FATE_RECORD;
+    }
+    u64 span = random64(), zero = 0;
+    f->sp = sp;
+    f->ip = PT_REGS_IP(ctx);
+    f->span = span;
+    f->parent = depth ? frame_at(t, depth - 1)->span : 0;
+    f->probe = s->probe;
+    f->binding = s->binding;
+    f->has_text = f->texts_read = 0;
+    f->state = LIVE;
+    #pragma unroll
+    for (int i = 0; i < ARGS; i++) f->arg[i] = 0;
+    if (s->reads) {
+        struct text *text = s->has_text && t->fate == FATE_RECORD ? text_for(span, c) : 0;
+        f->has_text = text != 0;
+        f->texts_read = read_arguments(ctx, s, c, f->arg, text);
+    }
+    t->depth = depth + 1;
+    lock_xadd(&c->in_flight, 1);
+    f->start_ktime_ns = bpf_ktime_get_ns();          /* last: our own time is not the target's */
+}
+
+/* Four buckets an octave, each (lower, upper]: the two bits after the leading one of d - 1. */
+static u32 bucket(u64 duration)
+{
+    u64 v = duration ? duration - 1 : 0, x = v;
+    u32 log = 0;
+    if (v < 4) return v;
+    if (x >> 32) { log += 32; x >>= 32; }
+    if (x >> 16) { log += 16; x >>= 16; }
+    if (x >> 8) { log += 8; x >>= 8; }
+    if (x >> 4) { log += 4; x >>= 4; }
+    if (x >> 2) { log += 2; x >>= 2; }
+    if (x >> 1) log += 1;
+    return (log << 2 | (v >> (log - 2) & 3)) & (BUCKETS - 1);
+}
+
+static void measure(struct site *s, struct counters *c, u64 duration)
+{
+    u32 slot = (bpf_get_smp_processor_id() * s->stride + s->probe) * BUCKETS + bucket(duration);
+    u64 *count = histogram.lookup(&slot);
+    if (count) lock_xadd(count, 1);
+    lock_xadd(&c->sum_ns, duration);
+    /* Not atomic: a thread preempted between the two instructions may lose another's extreme, never a count. */
+    if (duration > c->max_ns) c->max_ns = duration;
+    if (~duration > c->min_ns_inverted) c->min_ns_inverted = ~duration;
+}
+
+static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 duration)
+{
+    r->trace[0] = t->trace[0];
+    r->trace[1] = t->trace[1];
+    r->span = f->span;
+    r->parent = f->parent;
+    r->start_ktime_ns = f->start_ktime_ns;
+    r->duration_ns = duration;
+    r->thread = id;
+    r->probe = f->probe;
+    r->depth = t->depth;
+    r->flags = f->texts_read;
+    #pragma unroll
+    for (int i = 0; i < ARGS; i++) r->arg[i] = f->arg[i];
+}
+
+static bool record(struct thread *t, struct site *s, struct counters *c, struct frame *f, u64 id, u64 duration)
+{
+    if (!s->has_text) {
+        struct call *r = records.ringbuf_reserve(sizeof *r);
+        if (!r) return false;
+        fill(r, t, f, id, duration);
+        records.ringbuf_submit(r, c->recorded % WAKE_EVERY ? NO_WAKEUP : FORCE_WAKEUP);
+        return true;
+    }
+    struct call_text *r = text_records.ringbuf_reserve(sizeof *r);
+    if (!r) return false;
+    fill(&r->call, t, f, id, duration);
+    u64 span = f->span;
+    struct text *text = f->has_text ? texts.lookup(&span) : 0;
+    if (text) __builtin_memcpy(r->text, text->text, sizeof r->text);
+    else r->call.flags = 0;
+    text_records.ringbuf_submit(r, c->recorded % WAKE_EVERY_TEXT ? NO_WAKEUP : FORCE_WAKEUP);
+    return true;
+}
+
+static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id, u64 now)
+{
+    struct thread *t = threads.lookup(&id);
+    struct frame *f = t && t->depth ? partner(t, s, PT_REGS_SP(ctx) - s->sp_bias) : 0;
+    if (!f) {
+        if (t) trim(t);
+        if (s->role == ROLE_LAST) return;
+        lock_xadd(&c->returns, 1);
+        lock_xadd(&c->orphaned, 1);
+        return;
+    }
+    lock_xadd(&c->returns, 1);
+    u64 duration = now > f->start_ktime_ns ? now - f->start_ktime_ns : 0;
+    lock_xadd(&c->calls, 1);
+    lock_xadd(&c->in_flight, -1);
+    if (s->mode != MODE_COUNT) measure(s, c, duration);
+    if (s->mode == MODE_SPANS) {
+        if (duration < s->min_duration_ns) lock_xadd(&c->too_short, 1);
+        else if (t->fate == FATE_SAMPLED_OUT) lock_xadd(&c->sampled_out, 1);
+        else if (t->fate == FATE_RATE_LIMITED || over_ceiling(now, true)) lock_xadd(&c->rate_limited, 1);
+        else {
+            if (s->reads) f->texts_read |= read_arguments(ctx, s, c, f->arg, text_of(s, c, f));
+            if (record(t, s, c, f, id, duration)) lock_xadd(&c->recorded, 1);
+            else lock_xadd(&c->ring_full, 1);
+        }
+    }
+    close_frame(f);
+    trim(t);
+}
+
+int on_site(struct pt_regs *ctx)
+{
+    u64 now = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid();
+    u32 row = bpf_get_attach_cookie(ctx);
+    struct site *s = sites.lookup(&row);
+    if (!s || s->role == ROLE_OFF) return 0;
+    struct counters *c = counters_of(s->stride, s->probe);
+    if (!c) return 0;
+    if (!in_scope(s, id >> 32)) {
+        lock_xadd(&c->filtered, 1);
+        return 0;
+    }
+    if (s->role == ROLE_RETURN || s->role == ROLE_LAST) leave(ctx, s, c, id, now);
+    else {
+        lock_xadd(&c->entries, 1);
+        if (s->role == ROLE_ENTER) enter(ctx, s, c, id);
+    }
+    return 0;
+}
+
+/* sched_process_exit, in the thread that ends: by exit, by a signal, or because another thread called execve. */
+int on_exit(void *ctx) { return unwind_all(bpf_get_current_pid_tgid()); }
+
+/* sched_process_exec: the old program's frames are gone; the thread may have had another number (fs/exec.c, de_thread). */
+int on_exec(void *ctx)
+{
+    u32 zero = 0, old = 0;
+    struct settings *known = settings.lookup(&zero);
+    if (!known || bpf_probe_read_kernel(&old, sizeof old, ctx + (known->exec_old_pid & 0xff)) < 0) return 0;
+    return unwind_all(bpf_get_current_pid_tgid() >> 32 << 32 | old);
+}

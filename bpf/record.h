@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * What crosses between the kernel and user space, and nothing else: the one description of rows, records and counters.
+ * otel_usdt/probes/rows.py and otel_usdt/stream/records.py mirror it; a test compiles this file and compares every offset.
+ */
+#pragma once
+
+#define ARGS 4            /* integers that one record carries */
+#define TEXTS 2           /* strings that one record carries */
+#define TEXT 256          /* bytes of each, its NUL included */
+#define BUCKETS 256       /* of a histogram: four an octave over all of u64 */
+#define READS (ARGS + TEXTS)
+
+/* OFF: attached, but not to be heeded. LAST: a return after the last entry; it ends calls that are open, and is no orphan. */
+enum role { ROLE_OFF, ROLE_ENTER, ROLE_RETURN, ROLE_POINT, ROLE_LAST };
+enum how { HOW_NONE, HOW_REGISTER, HOW_MEMORY, HOW_CONSTANT };
+enum scope { SCOPE_ANY, SCOPE_TGID, SCOPE_MAP };
+enum binding { BINDING_LOOSE, BINDING_BODY, BINDING_ACTIVATION };
+enum mode { MODE_COUNT, MODE_HISTOGRAM, MODE_SPANS };
+
+/* How to read one argument; `slot` is where the value goes. Offsets of registers are into struct pt_regs. */
+struct argument {
+    __u8 how, size, is_signed, is_string;
+    __u8 slot, scale;     /* scale 0: no index register */
+    __u16 max;            /* of a string: bytes kept, NUL included */
+    __u16 reg, index;
+    __u32 unused;
+    __s64 offset;
+};
+
+/* A probe site: a row of `sites`, chosen by the attach cookie. */
+struct site {
+    __u32 probe;          /* span probe: its place in `counters`, and in a record */
+    __u8 role, scope, binding, mode;
+    __u32 tgid;           /* SCOPE_TGID */
+    __u32 sp_bias;        /* at a return: what to take from the stack pointer to have the entry's */
+    __u64 target;         /* SCOPE_MAP: this target's bit */
+    __u64 min_duration_ns;
+    __u32 sample_below;   /* a trace rooted here is recorded when a random u32 is at most this; 0: never */
+    __u32 stride;         /* rows of `counters` from one CPU to the next: the span probes that the map has room for */
+    __u32 reads;          /* of `argument`, how many are in use */
+    __u32 has_text;       /* this span probe's records go to the text ring */
+    struct argument argument[READS];
+};
+
+enum call_flag { CALL_TEXT0 = 1, CALL_TEXT1 = 2 /* shifted by slot: that text was read */ };
+
+/* A paired call. All times CLOCK_MONOTONIC, nanoseconds. */
+struct call {
+    __u64 trace[2];
+    __u64 span, parent;   /* parent 0: a root */
+    __u64 start_ktime_ns, duration_ns;
+    __u64 thread;         /* tgid << 32 | tid, of the initial pid namespace */
+    __u32 probe;
+    __u16 depth;          /* 1: a root */
+    __u16 flags;
+    __s64 arg[ARGS];
+};
+
+/* The same with captured text; goes to a ring of its own, so that each ring has one size of record. */
+struct call_text {
+    struct call call;
+    char text[TEXTS][TEXT];
+};
+
+/* The ledger of one span probe on one CPU; see docs/architecture.md for the equations. */
+struct counters {
+    __u64 entries, returns, calls, in_flight;
+    __u64 orphaned, unwound, map_full, too_deep;
+    __u64 filtered, recorded, sampled_out, rate_limited;
+    __u64 too_short, ring_full, sum_ns, max_ns;
+    __u64 min_ns_inverted;  /* ~minimum, so that 0 means none yet */
+    __u64 text_lost;        /* a string that could not be read or kept; its span goes out without it */
+};
+
+/* Patched in when the image is loaded: this kernel's tracepoint records, the record ceiling. */
+struct settings {
+    __u32 fork_child_pid, free_pid, exec_old_pid;   /* byte offsets, from the tracepoints' format files */
+    __u32 records_per_second;                       /* 0: no ceiling */
+};
+
+/* Losses that belong to no span probe. */
+struct losses {
+    __u64 scope_full;     /* a child process that found no place in the scope map: it is not traced */
+};
+
+_Static_assert(sizeof(struct argument) == 24, "argument");
+_Static_assert(sizeof(struct site) == 48 + READS * 24, "site");
+_Static_assert(sizeof(struct call) == 96, "call");
+_Static_assert(sizeof(struct call_text) == 96 + TEXTS * TEXT, "call_text");
+_Static_assert(sizeof(struct counters) == 144, "counters");
+_Static_assert(sizeof(struct settings) == 16, "settings");

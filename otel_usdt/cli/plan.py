@@ -1,0 +1,45 @@
+"""otel-usdt plan: what a configuration would do, without doing it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from otel_usdt.children import start_planner
+from otel_usdt.errors import ConfigError
+
+
+@click.command(
+    "plan",
+    epilog="""\b
+Examples:
+  otel-usdt plan examples/postgresql.yaml
+  otel-usdt plan config.yaml --json | jq .refused
+""",
+)
+@click.argument("config", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON (docs/json.md).")
+def command(config: str, as_json: bool) -> None:
+    """Resolve a configuration and print what would be attached where, at what cost, to how many processes, and what is refused and why."""
+    try:
+        text = sys.stdin.read() if config == "-" else Path(config).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config}: {getattr(error, 'strerror', None) or error}") from error
+    told = start_planner(text, config)().to_dict()
+    if told["export"]["otlp"]:  # headers carry credentials
+        told["export"]["otlp"]["headers"] = dict.fromkeys(told["export"]["otlp"]["headers"], "***")
+    if as_json:
+        click.echo(json.dumps(told))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        from otel_usdt.cli.views.plan import render
+
+        render(Console(), told)
+    else:
+        from otel_usdt.cli.views.plan import plain
+
+        plain(click.echo, told)

@@ -1,0 +1,138 @@
+"""Requests that wait to be sent, and the account of the spans in them. No threads, no clock: otlp/queue.py has those."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from otel_usdt.otlp.outcome import Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Spans by span probe index, at one instant: what was put = exported + dropped + queued."""
+
+    exported: dict[int, int]
+    dropped: dict[int, int]
+    queued: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """An encoded request and how many spans of each span probe index are in it; none for metrics."""
+
+    signal: Signal
+    body: bytes
+    counts: Mapping[int, int]
+
+
+class Backlog:
+    """At most `limit` bytes of spans, oldest first, and the newest metrics (they are cumulative, so the newest says all).
+
+    A request that was taken counts as queued, and its bytes against the limit, until it is settled or put back.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._spans: deque[Request] = deque()
+        self._metrics: Request | None = None
+        self._taken: Request | None = None
+        self._exported: Counter[int] = Counter()
+        self._dropped: Counter[int] = Counter()
+        self._queued: Counter[int] = Counter()
+
+    @property
+    def used(self) -> int:
+        """Bytes of spans that wait or are taken."""
+        return self._bytes
+
+    def put(self, request: Request) -> None:
+        """Let it wait. When that is too much the oldest spans are dropped; a request that would not fit even then is dropped itself."""
+        if request.signal == "metrics":
+            self._metrics = request
+            return
+        self._queued.update(request.counts)
+        self._bytes += len(request.body)
+        under_way = len(self._taken.body) if self._taken and self._taken.signal == "traces" else 0
+        if len(request.body) + under_way > self._limit:
+            self._drop(request)
+            return
+        self._spans.append(request)
+        while self._bytes > self._limit:
+            self._drop(self._spans.popleft())
+
+    def waiting(self) -> list[Signal]:
+        """The signals that have something to take, metrics first: they are one small request."""
+        return [*(("metrics",) if self._metrics else ()), *(("traces",) if self._spans else ())]
+
+    def take(self, signal: Signal) -> Request:
+        """The next request of a signal that is `waiting`, to be settled or put back before another is taken."""
+        if signal == "traces":
+            self._taken = self._spans.popleft()
+        elif self._metrics is not None:
+            self._taken, self._metrics = self._metrics, None
+        assert self._taken is not None
+        return self._taken
+
+    def put_back(self, request: Request) -> None:
+        """The taken request was not sent: it is the first again, unless it is metrics and newer ones have come."""
+        if request is not self._taken:
+            return  # dropped meanwhile
+        self._taken = None
+        if request.signal == "traces":
+            self._spans.appendleft(request)
+        elif self._metrics is None:
+            self._metrics = request
+
+    def replace(self, request: Request, pieces: Sequence[Request]) -> None:
+        """The taken request is these, in its place and with its spans. What they are larger than it the next put makes good."""
+        if request is not self._taken:
+            return
+        self._taken = None
+        self._forget(request)
+        for piece in reversed(pieces):
+            self._queued.update(piece.counts)
+            self._bytes += len(piece.body)
+            self._spans.appendleft(piece)
+
+    def settle(self, request: Request, rejected: int | None = 0) -> None:
+        """The taken request is done with: exported but for `rejected` spans, or dropped whole when that is None.
+
+        A receiver does not say which spans it rejected. They are taken off the span probe with the most spans in the request
+        first, then the next.
+        """
+        if request is not self._taken:
+            return
+        self._taken = None
+        counts = dict(request.counts)
+        left = sum(counts.values()) if rejected is None else rejected
+        for probe, count in sorted(counts.items(), key=lambda item: -item[1]):
+            lost = min(left, count)
+            left -= lost
+            self._dropped[probe] += lost
+            self._exported[probe] += count - lost
+        self._forget(request)
+
+    def drop_all(self) -> None:
+        """Nothing will be sent any more; what was taken is given up too, for its fate is unknown."""
+        everything: Iterable[Request] = [*self._spans, *((self._taken,) if self._taken else ())]
+        self._spans.clear()
+        self._metrics = self._taken = None
+        for request in everything:
+            self._drop(request)
+
+    def totals(self) -> Delivered:
+        """The account as it stands; span probes with nothing are left out."""
+        exported, dropped, queued = ({probe: n for probe, n in c.items() if n} for c in (self._exported, self._dropped, self._queued))
+        return Delivered(exported, dropped, queued)
+
+    def _drop(self, request: Request) -> None:
+        self._dropped.update(request.counts)
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        self._queued.subtract(request.counts)
+        if request.signal == "traces":
+            self._bytes -= len(request.body)

@@ -1,0 +1,123 @@
+"""Histograms, the ledger and the rest of our own metrics to OTLP metric requests.
+
+The two requests may be sent as one by joining their bytes: protobuf joins repeated fields so, and a metrics interval is then one body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+
+from otel_usdt.metrics.histograms import HistogramSnapshot, octaves
+from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
+from otel_usdt.otlp.encode import SCOPE_NAME, key_values, resource_of
+from otel_usdt.plan import Span, Target
+
+_CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+def encode_histograms(
+    snapshots: Sequence[HistogramSnapshot | None],
+    spans: Sequence[Span],
+    targets: Sequence[Target],
+    start_unix_ns: int,
+    now_unix_ns: int,
+    version: str,
+) -> bytes:
+    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: cumulative, a data point for each span probe.
+
+    `snapshots` is parallel to `spans`; None is a probe without a histogram. Each point is under its target's resource. Its
+    count is the sum of its buckets, as OTLP demands, even when a call came in while the counters were being read.
+    b"" when there is nothing to say.
+    """
+    request = ExportMetricsServiceRequest()
+    for index, target in enumerate(targets):
+        points = [
+            _point(snapshot, span, start_unix_ns, now_unix_ns)
+            for snapshot, span in zip(snapshots, spans, strict=True)
+            if span.target == index and snapshot is not None
+        ]
+        if not points:
+            continue
+        metric = metrics_pb2.Metric(
+            name="otel_usdt.call.duration",
+            description="Duration of the calls that the span probe saw, sampled or not",
+            unit="s",
+            histogram=metrics_pb2.Histogram(data_points=points, aggregation_temporality=_CUMULATIVE),
+        )
+        _add(request, target.resource, version, [metric])
+    return request.SerializeToString()
+
+
+def encode_ledger(
+    ledger: Mapping[str, Mapping[str, int]],
+    resource: Mapping[str, str | int],
+    start_unix_ns: int,
+    now_unix_ns: int,
+    version: str,
+) -> bytes:
+    """An ExportMetricsServiceRequest with the ledger, as `ledger_points` has it, under the sidecar's own `resource`."""
+    return encode_points(ledger_points(ledger), resource, start_unix_ns, now_unix_ns, version)
+
+
+def encode_points(points: Sequence[Point], resource: Mapping[str, str | int], start_unix_ns: int, now_unix_ns: int, version: str) -> bytes:
+    """An ExportMetricsServiceRequest with our own metrics, under the sidecar's own `resource`; cumulative. b"" for no points."""
+    by_metric: dict[Metric, list[Point]] = {}
+    for point in points:
+        by_metric.setdefault(point.metric, []).append(point)
+    request = ExportMetricsServiceRequest()
+    if points:
+        _add(request, resource, version, [_own(metric, own, start_unix_ns, now_unix_ns) for metric, own in by_metric.items()])
+    return request.SerializeToString()
+
+
+def _point(snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int) -> metrics_pb2.HistogramDataPoint:
+    bounds, counts = octaves(snapshot.counts)
+    count = sum(counts)
+    function = {"code.function.name": span.function} if span.function else {}
+    return metrics_pb2.HistogramDataPoint(
+        attributes=key_values({"otel_usdt.span.name": span.name, **function}),
+        start_time_unix_nano=int(start_unix_ns),
+        time_unix_nano=int(now_unix_ns),
+        count=count,
+        sum=int(snapshot.sum_ns) / 1e9,
+        bucket_counts=counts,
+        explicit_bounds=bounds,
+        min=int(snapshot.min_ns) / 1e9 if count else None,
+        max=int(snapshot.max_ns) / 1e9 if count else None,
+    )
+
+
+def _own(metric: Metric, points: Sequence[Point], start_unix_ns: int, now_unix_ns: int) -> metrics_pb2.Metric:
+    made = metrics_pb2.Metric(name=metric.name, description=metric.description, unit=metric.unit)
+    for point in points:
+        kept = {
+            "attributes": key_values(point.attributes),
+            "start_time_unix_nano": int(start_unix_ns),
+            "time_unix_nano": int(now_unix_ns),
+        }
+        if isinstance(point.value, Distribution):
+            made.histogram.data_points.add(
+                count=sum(point.value.counts),
+                sum=point.value.sum,
+                bucket_counts=point.value.counts,
+                explicit_bounds=point.value.bounds,
+                **kept,
+            )
+        elif isinstance(point.value, float):
+            made.sum.data_points.add(as_double=point.value, **kept)
+        else:
+            made.sum.data_points.add(as_int=point.value, **kept)
+    if metric.kind == "histogram":
+        made.histogram.aggregation_temporality = _CUMULATIVE
+    else:
+        made.sum.aggregation_temporality, made.sum.is_monotonic = _CUMULATIVE, metric.kind == "total"
+    return made
+
+
+def _add(request: ExportMetricsServiceRequest, resource: Mapping[str, str | int], version: str, metrics: list[metrics_pb2.Metric]) -> None:
+    scope = InstrumentationScope(name=SCOPE_NAME, version=version)
+    request.resource_metrics.add(resource=resource_of(resource)).scope_metrics.add(scope=scope, metrics=metrics)

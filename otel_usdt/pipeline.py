@@ -1,0 +1,264 @@
+"""The pipeline: no rights, no way to any. It maps the ring and the counters that it was handed, and sends what they say.
+
+Read from the bottom. It ends when the supervisor says that all is detached, or is gone: then it drains, flushes and exits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import socket
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otel_usdt import __version__, rights
+from otel_usdt.channel import Channel
+from otel_usdt.children import say
+from otel_usdt.errors import OtelUsdtError
+from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
+from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers
+from otel_usdt.metrics.own import process_points, ring_points
+from otel_usdt.metrics.points import Point, ledger_points
+from otel_usdt.metrics.prometheus import exposition
+from otel_usdt.otlp.encode_metrics import encode_histograms, encode_points
+from otel_usdt.otlp.endpoint import with_own
+from otel_usdt.outlets import Outlets
+from otel_usdt.plan import Plan
+from otel_usdt.processes import Processes
+from otel_usdt.spans.model import SpanBatch
+from otel_usdt.stream.clock import Clock
+from otel_usdt.stream.counters import KernelCounters
+from otel_usdt.stream.records import CALL, CALL_TEXT
+from otel_usdt.stream.ring import Ring
+
+if TYPE_CHECKING:
+    from otel_usdt.telemetry import Page
+
+IDLE_S, BUSY_S = 0.2, 0.02  # between looks at the ring: at rest five a second; under load the kernel side wakes us as well
+LOSS_LOG_S = 1.0
+SHOW_S = 1.0  # how old a page of metrics may be
+AT_ONCE = 2048  # spans encoded together: what bounds the memory of a burst
+SETTLE_TRIES = 20  # a snapshot taken while a probe runs may catch an event half counted
+
+
+def own_resource() -> dict[str, str | int]:
+    """Who sends the metrics that are about ourselves."""
+    host = socket.gethostname()
+    instance = {"service.instance.id": f"{host}:{os.getpid()}", "host.name": host, "telemetry.distro.name": "otel-usdt"}
+    return {"service.name": "otel-usdt", "service.version": __version__, **instance}
+
+
+@dataclass(slots=True)
+class Session:
+    """One plan's way from the rings to the outlets."""
+
+    plan: Plan
+    rings: list[Ring]
+    counters: KernelCounters
+    processes: Processes
+    outlets: Outlets
+    started_unix_ns: int  # no later than the first call that the counters hold
+    wakers: list[int]  # ring descriptors, on which the kernel wakes us in a burst
+    clock: Clock = field(default_factory=Clock)
+    received: Counter[int] = field(default_factory=Counter)
+    malformed: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+    last_losses: dict[str, int] = field(default_factory=dict)
+    own: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid(), "pipeline": os.getpid()})  # processes
+    resource: dict[str, str | int] = field(default_factory=own_resource)
+    page: Page | None = None  # for those who ask over HTTP
+
+    def drain(self) -> int:
+        """Move all that the rings hold towards the outlets; returns how many records there were."""
+        total = 0
+        for ring in self.rings:
+            records = ring.batch()
+            total += len(records)
+            if len(records):
+                self._take(records)
+        for batch, resources in self.processes.ready():
+            self.outlets.spans(batch, resources)
+        return total
+
+    def _take(self, records: np.ndarray) -> None:
+        calls, texts = (records, None) if records.dtype == CALL else (records["call"], records["text"])
+        known = calls["probe"] < len(self.plan.spans)
+        if not known.all():  # never written by our program: do not trust it with an index
+            self.malformed += int((~known).sum())
+            calls, texts = calls[known], None if texts is None else texts[known]
+        self.received.update(dict(enumerate(np.bincount(calls["probe"], minlength=len(self.plan.spans)).tolist())))
+        for start in range(0, len(calls), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            self.processes.hold(SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns()))
+
+    def ledgers(self) -> dict[str, Ledger]:
+        """Every span probe's ledger at one instant: read again while an event is caught half counted."""
+        for _ in range(SETTLE_TRIES):
+            now = self.snapshot()
+            if not any(check(ledger) for ledger in now.values()):
+                break
+            time.sleep(0.001)
+        return now
+
+    def snapshot(self) -> dict[str, Ledger]:
+        """Every span probe's ledger as one reading finds it."""
+        delivered = self.outlets.delivered(self.received, self.processes.waiting())
+        return ledgers(self.plan.spans, self.counters.read(), delivered)
+
+    def histograms(self) -> list[HistogramSnapshot | None]:
+        """Parallel to the plan's spans; None for those that only count."""
+        kernel, buckets = self.counters.read(), self.counters.buckets()
+        return [
+            None
+            if span.mode == "count" or span.kind == "point"
+            else HistogramSnapshot(
+                buckets[i], int(buckets[i].sum()), int(kernel["sum_ns"][i]), int(kernel["min_ns"][i]), int(kernel["max_ns"][i])
+            )
+            for i, span in enumerate(self.plan.spans)
+        ]
+
+    def send_metrics(self) -> None:
+        """Histograms under the targets' resources, the ledger and our own telemetry under our own."""
+        if self.plan.export.otlp is None and not self.plan.export.file:
+            return
+        now = time.time_ns()
+        self.outlets.metrics(
+            encode_histograms(self.histograms(), self.plan.spans, self.plan.targets, self.started_unix_ns, now, __version__)
+            + encode_points(self.points(), self.resource, self.started_unix_ns, now, __version__)
+        )
+
+    def points(self) -> list[Point]:
+        """The ledger, and what else there is to say of ourselves."""
+        sizes = (self.plan.limits.ring_bytes, self.plan.limits.text_ring_bytes)
+        rings = {name: (ring.pending_bytes(), size) for name, ring, size in zip(("calls", "texts"), self.rings, sizes, strict=False)}
+        return ledger_points(self.ledgers()) + ring_points(rings) + self.outlets.points() + process_points(self.own)
+
+    def show(self, page: Page) -> None:
+        """Now, to those who ask /metrics."""
+        page.metrics = exposition(self.points())
+
+    def log_losses(self) -> None:
+        """A line when any loss counter has moved."""
+        now = {f"{name}: {loss}": ledger[loss] for name, ledger in self.snapshot().items() for loss in LOSSES}
+        now["processes that found no place in the scope map"] = self.counters.scope_full()
+        now["malformed records"] = self.malformed + sum(ring.malformed for ring in self.rings)
+        for what, count in now.items():
+            if moved := count - self.last_losses.get(what, 0):
+                say(f"lost: {what} {count} (+{moved})")
+        self.last_losses = now
+
+    def print_lines(self, last: bool) -> None:
+        """What the console's view shows, now or at the end."""
+        console = self.plan.export.console
+        if console is None:
+            return
+        if console.view == "counts":
+            elapsed = round(time.monotonic() - self.started_s, 3)
+            told = self.ledgers()
+            self.outlets.lines(
+                {"probe": name, "entries": ledger["entries"], "calls": ledger["calls"], "elapsed_s": elapsed}
+                for name, ledger in told.items()
+            )
+        if console.view == "histograms" or (console.view == "all" and last):
+            self.outlets.lines(hist_lines(self.histograms(), self.plan.spans))
+        if console.view in ("spans", "all"):
+            self.outlets.lines([{"ledger": self.ledgers()}])
+
+
+def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel) -> Session:
+    """From the supervisor's descriptors; the last right goes before anything of the target's is read or any thread is started."""
+    with os.fdopen(descriptors.pop(0)) as file:
+        plan = Plan.from_dict(json.load(file))
+    if plan.export.otlp:  # now: once the rights are gone, our own code may not be readable any more
+        importlib.import_module("encodings.idna")
+        for own in (plan.export.otlp.traces, plan.export.otlp.metrics):
+            importlib.import_module(f"otel_usdt.otlp.{'grpc' if with_own(plan.export.otlp, own).protocol == 'grpc' else 'http'}_transport")
+    if plan.telemetry.listen:
+        importlib.import_module("otel_usdt.telemetry")
+    rights.drop_all()
+    file_fd = descriptors.pop(0) if message["file"] else None
+    maps = dict(zip(message["maps"], descriptors, strict=True))
+    has_text = any(attribute.string for span in plan.spans for attribute in span.attributes)
+    rings = [Ring(maps["records"], plan.limits.ring_bytes, CALL)]
+    if has_text:
+        rings.append(Ring(maps["text_records"], plan.limits.text_ring_bytes, CALL_TEXT))
+    counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], message["stride"], len(plan.spans))
+    wakers = [maps["records"], maps["text_records"]] if has_text else [maps["records"]]
+    session = Session(plan, rings, counters, Processes(plan, pipe), Outlets(plan, file_fd, say), message["unix_ns"], wakers)
+    if plan.telemetry.listen:
+        from otel_usdt.telemetry import Page, serve  # brings an HTTP server, which few sessions need
+
+        session.page = Page()
+        session.show(session.page)
+        url, _ = serve(plan.telemetry.listen, session.page)
+        say(f"telemetry: {url}/metrics and {url}/healthz")
+    return session
+
+
+def follow(session: Session, pipe: Channel) -> None:
+    """Drain until the supervisor has detached, or is gone."""
+    poll = select.epoll()
+    poll.register(pipe.fileno(), select.EPOLLIN)
+    for ring in session.wakers:
+        poll.register(ring, select.EPOLLIN | select.EPOLLET)  # edges: the kernel's wakeups, not "there is data", which a timer is for
+    interval = IDLE_S
+    console = session.plan.export.console
+    every = {session.log_losses: LOSS_LOG_S, session.send_metrics: session.plan.export.interval_s}
+    if console and console.interval_s:
+        every[lambda: session.print_lines(last=False)] = console.interval_s
+    if page := session.page:
+        every[lambda: session.show(page)] = SHOW_S
+    due = {action: time.monotonic() + seconds for action, seconds in every.items()}
+    while True:
+        for descriptor, _ in poll.poll(interval):
+            if descriptor == pipe.fileno():
+                told = pipe.receive()
+                if told is None or "detached" in told[0]:
+                    return
+                if "attached" in told[0]:
+                    session.started_s = time.monotonic()
+                session.processes.learn(told[0].get("resources", {}))
+                interval = BUSY_S  # something begins: the first records are waited for
+        interval = BUSY_S if session.drain() else min(IDLE_S, interval * 2)
+        now = time.monotonic()
+        if page:
+            page.seen_s = now
+        for action, at in due.items():
+            if now >= at:
+                action()
+                due[action] = now + every[action]
+
+
+def main(arguments: list[str]) -> int:
+    """Life of the pipeline; its argument is the descriptor of its end of the channel."""
+    pipe = Channel(socket.socket(fileno=int(arguments[0])))
+    told = pipe.receive()
+    if told is None:
+        return 0
+    try:
+        session = open_session(*told, pipe)
+    except OtelUsdtError as error:
+        say(error.told())
+        return error.exit_code
+    follow(session, pipe)
+    while session.drain():
+        pass
+    session.processes.stop_waiting()
+    session.drain()
+    session.outlets.settle()
+    session.send_metrics()
+    session.outlets.close()
+    session.log_losses()
+    session.print_lines(last=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""Plan -> rows of the kernel's `sites`. Pure; mirrors bpf/record.h, and a test compiles that file to compare."""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal
+
+from otel_usdt.elf.locations import Location
+from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site
+
+ARGUMENT = struct.Struct("<BBBBBBHHHIq")
+SITE = struct.Struct("<IBBBBIIQQIIII")
+SETTINGS = struct.Struct("<IIII")
+KernelRole = Literal["off", "enter", "return", "point", "last"]
+READS = ARGUMENT_SLOTS + TEXT_SLOTS
+SITE_BYTES = SITE.size + READS * ARGUMENT.size
+
+ROLES = {"off": 0, "enter": 1, "return": 2, "point": 3, "last": 4}
+HOWS = {"register": 1, "memory": 2, "constant": 3}
+SCOPES = {"binary": 0, "pid": 1, "tree": 2}
+BINDINGS = {"loose": 0, "body": 1, "activation": 2}
+MODES = {"count": 0, "histogram": 1, "spans": 2}
+
+# Byte offsets into struct pt_regs (arch/x86/include/uapi/asm/ptrace.h) and struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h).
+_X86_64 = (
+    "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
+    "orig_ax", "ip", "cs", "flags", "sp", "ss",
+)  # fmt: skip
+REGISTERS = {
+    "x86_64": {name: 8 * i for i, name in enumerate(_X86_64)},
+    "aarch64": {f"x{i}": 8 * i for i in range(31)} | {"sp": 248, "ip": 256},
+}
+RETURN_VALUE = {"x86_64": Location("register", 8, True, "ax"), "aarch64": Location("register", 8, True, "x0")}
+# By the time a kernel return probe runs, x86's ret has popped the return address that lay on the stack at the entry.
+RETURN_SP_BIAS = {"x86_64": 8, "aarch64": 0}
+
+
+def argument_row(argument: Argument, machine: str) -> bytes:
+    """One struct argument."""
+    at, registers = argument.location, REGISTERS[machine]
+    register = registers[at.register] + at.byte if at.register else 0
+    index = registers[at.index] if at.index else 0
+    head = (HOWS[at.how], at.size, at.signed, argument.string, argument.slot, at.scale if at.index else 0)
+    return ARGUMENT.pack(*head, argument.max, register, index, 0, at.offset)
+
+
+def site_row(plan: Plan, site: Site, stride: int, tgid: int = 0, *, role: KernelRole | None = None) -> bytes:
+    """One struct site. `stride` is the number of span probes that the counters have room for; `tgid` the process of a pid scope.
+
+    `role` is another than the site's own: "off" is passed over, a "last" return ends open calls but is no orphan.
+    """
+    span, machine = plan.spans[site.span], plan.binaries[site.binary].machine
+    target = plan.targets[span.target]
+    has_text = any(attribute.string for attribute in span.attributes)
+    bias = RETURN_SP_BIAS[machine] if site.uretprobe else 0
+    head = SITE.pack(
+        site.span,
+        ROLES[role or site.role],
+        SCOPES[target.scope],
+        BINDINGS[site.binding],
+        MODES[span.mode],
+        tgid,
+        bias,
+        1 << span.target,
+        span.min_duration_ns,
+        round(target.sample * 0xFFFFFFFF),
+        stride,
+        len(site.arguments),
+        has_text,
+    )
+    return (head + b"".join(argument_row(argument, machine) for argument in site.arguments)).ljust(SITE_BYTES, b"\0")

@@ -1,0 +1,212 @@
+"""A session: from the plan to the detach. Loads, attaches, and holds every descriptor, so that its end, however it comes, detaches all.
+
+Standard library only, root. Read from the bottom: `run_session` is the life of one session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from otel_usdt import channel, errors
+from otel_usdt.children import UNPRIVILEGED, finish, say, start_pipeline
+from otel_usdt.elf.build_id import build_id
+from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
+from otel_usdt.plan import Binary, Limits, Plan, Role
+from otel_usdt.probes import attach, image, rows, scope, syscalls
+from otel_usdt.targets.identity import resource_of
+
+ANSWER_BYTES = channel.MAX_MESSAGE // 2  # of resources in one message
+ANSWER_PATIENCE_S = 0.1  # the pipeline reads between two looks at the ring
+MOST_ASKED = 256  # processes in one question
+PID_LIMIT = 1 << 22  # include/linux/threads.h, PID_MAX_LIMIT
+USUAL_SPANS, USUAL_SITES = 32, 128  # what there is room for before the plan is known
+OUTPUT_BEGINS = b'{"resource'  # a line of OTLP/JSON: resourceSpans or resourceMetrics
+TICK_S = 0.5  # how often leases and trees of processes are looked at
+
+
+def open_pinned(binary: Binary) -> int:
+    """The very file that was planned for, held open: what is attached cannot be swapped for another meanwhile."""
+    try:
+        descriptor = os.open(binary.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise TargetNotFound(f"{binary.name} is gone since it was planned for") from error
+    except PermissionError as error:
+        raise NotPermitted(f"{binary.name}: {error.strerror}") from error
+    told = os.fstat(descriptor)
+    if (told.st_dev, told.st_ino) != (binary.device, binary.inode) or build_id(descriptor) != binary.build_id:
+        os.close(descriptor)
+        raise BuildIdMismatch(f"{binary.name} was replaced while it was planned for")
+    return descriptor
+
+
+def map_sizes(plan: Plan, cpus: int, spans: int, sites: int) -> dict[str, int]:
+    """max_entries of the maps, with room for so many span probes and sites."""
+    return {
+        "sites": sites,
+        "counters": spans * cpus,
+        "histogram": spans * cpus * 256,
+        "records": plan.limits.ring_bytes,
+        "text_records": plan.limits.text_ring_bytes,
+    }
+
+
+def possible_cpus() -> int:
+    """One more than the highest CPU number this kernel may ever use: what bpf_get_smp_processor_id can return."""
+    return int(Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]) + 1
+
+
+def attach_all(plan: Plan, loaded: image.Loaded, stride: int, cleanup: ExitStack) -> int:
+    """Rows, scope, tracepoints, then every site; then all is switched on at once. Returns how many sites; `cleanup` detaches them.
+
+    Attaching and detaching take their time, in which an entry without its return would be heard, or a return without its entry. So
+    rows are switched on when all are attached, returns first; and before the first is detached, entries are switched off, and returns
+    only end what is open.
+    """
+    links: list[int] = []
+    cleanup.callback(attach.close_links, links)
+    files = []
+    for binary in plan.binaries:
+        files.append(open_pinned(binary))
+        cleanup.callback(os.close, files[-1])
+    scope.follow(plan, loaded, links)
+    planned = scope.rows_of(plan)
+
+    def switch(role: rows.KernelRole | None, *sites: Role) -> None:
+        for cookie, (site, pid) in enumerate(planned):
+            if site.role in sites:
+                row = rows.site_row(plan, site, stride, max(pid, 0), role=role)
+                syscalls.update(loaded.maps["sites"], cookie.to_bytes(4, "little"), row)
+
+    switch("off", "return", "enter", "point")
+    places = []
+    for cookie, (site, pid) in enumerate(planned):
+        path = f"/proc/self/fd/{files[site.binary]}"
+        # Into the page cache first: where it must read the page itself, 6.18 warns on ext4, and a host may panic on a warning.
+        os.pread(files[site.binary], 16, site.file_offset)
+        places.append(attach.Place(path, site.file_offset, site.uretprobe, site.semaphore_offset, cookie, pid, site.probe))
+    for link in attach.attach_uprobes(loaded, places):  # one by one: what is on when the next one fails is detached too
+        links.append(link)
+    cleanup.callback(switch, "last", "return")
+    cleanup.callback(switch, "off", "enter", "point")
+    switch(None, "return")
+    switch(None, "enter", "point")
+    return len(places)
+
+
+def open_output(path: str) -> int:
+    """The file for OTLP/JSON lines: a new one, or one that has such lines already; the path came by the planner, which is not trusted."""
+    hint = "choose another export.file.path; a symbolic link is not followed"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
+    except OSError as error:
+        kind = NotPermitted if isinstance(error, PermissionError) else errors.UsageError
+        raise kind(f"{path} cannot be written: {error.strerror}", hint=hint) from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, len(OUTPUT_BEGINS), 0) not in (b"", OUTPUT_BEGINS):
+        os.close(descriptor)
+        raise errors.UsageError(f"{path} exists, and holds no OTLP/JSON lines: it is left alone", hint=hint)
+    return descriptor
+
+
+def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int, stride: int) -> None:
+    """Give the pipeline what it may read, and nothing that could attach or detach."""
+    names = ["records", "text_records", "counters", "histogram", "losses"]
+    own = [channel.as_file(plan.to_dict())]
+    if plan.export.file:
+        own.append(open_output(plan.export.file))
+    # The time is before any probe is on: what metrics count begins then, however late the pipeline is ready.
+    message = {"maps": names, "cpus": cpus, "stride": stride, "file": bool(plan.export.file), "unix_ns": time.time_ns()}
+    pipe.send(message, [*own, *(loaded.maps[name] for name in names)])
+    for descriptor in own:
+        os.close(descriptor)
+
+
+def hold(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, pipeline: subprocess.Popen[bytes], signals: socket.socket) -> str:
+    """Keep the session until something ends it; returns what did."""
+    ends_at = time.monotonic() + plan.lease.ttl_s if plan.lease.ttl_s else float("inf")
+    watch = scope.Watch(plan, loaded)
+    while True:
+        poll = select.poll()  # not select(2): a host of many targets has more descriptors than that takes
+        for descriptor in (pipe.fileno(), signals.fileno(), *watch.descriptors()):
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(1000 * min(TICK_S, max(0.0, ends_at - time.monotonic())))]
+        if signals.fileno() in ready:
+            return signal.Signals(signals.recv(1)[0]).name
+        if pipe.fileno() in ready:
+            message = pipe.receive()
+            if message is None or pipeline.poll() is not None:
+                return "the pipeline ended"
+            for descriptor in message[1]:  # we want none, and must not collect them
+                os.close(descriptor)
+            answer(message[0], watch, pipe)
+        if time.monotonic() >= ends_at:
+            return f"lease of {plan.lease.ttl_s:g} s ended"
+        if gone := watch.gone(ready):
+            return gone
+
+
+def answer(message: dict[str, Any], watch: scope.Watch, pipe: channel.Channel) -> None:
+    """Tell the pipeline, which cannot look, who the processes in its records are; only ones in scope.
+
+    It may be hostile, and so may a target's resource: no question raises, and answers that are not read hold us up but a moment.
+    """
+    asked = message.get("who")
+    told: dict[int, dict[str, str | int] | None] = {}
+    size = 0
+    for pid in [pid for pid in asked if type(pid) is int][:MOST_ASKED] if isinstance(asked, list) else ():
+        resource = resource_of(pid, watch.service_of(pid)) if 0 < pid < PID_LIMIT and watch.covers(pid) else None
+        length = len(json.dumps(resource))
+        if length > ANSWER_BYTES:
+            resource, length = None, 0
+        if size + length > ANSWER_BYTES:
+            if not pipe.send({"resources": told}, patience_s=ANSWER_PATIENCE_S):
+                return
+            told, size = {}, 0
+        told[pid] = resource
+        size += length
+    if told:
+        pipe.send({"resources": told}, patience_s=ANSWER_PATIENCE_S)
+
+
+def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], pipe: channel.Channel, signals: socket.socket) -> int:
+    """One session, from the planner's answer to the last exported span. Returns the exit code."""
+    with ExitStack() as stack:
+        stack.callback(lambda: finish(pipeline, pipe))
+        cpus = possible_cpus()
+        made, _ = image.find_image(say)
+        usual = map_sizes(Plan((), (), (), ()), cpus, USUAL_SPANS, USUAL_SITES)
+        loaded = image.load(made, usual)  # the verifier's 0.1 s pass while the planner works
+        stack.callback(lambda: loaded.close())
+        plan = planner()
+        if plan.pipeline_user != UNPRIVILEGED:
+            finish(pipeline, pipe)
+            pipeline, pipe = start_pipeline(plan.pipeline_user)
+        for refusal in plan.refused:
+            say(f"refused: {refusal.probe}: {refusal.reason}; {refusal.remedy}")
+        for note in plan.notes:
+            say(f"note: {note}")
+        room, n_sites = USUAL_SPANS, len(scope.rows_of(plan))
+        if len(plan.spans) > USUAL_SPANS or n_sites > USUAL_SITES or plan.limits != Limits(plan.limits.records_per_second):
+            room, smaller = len(plan.spans), loaded
+            loaded = image.load(made, map_sizes(plan, cpus, room, n_sites))
+            smaller.close()
+        hand_over(plan, loaded, pipe, cpus, room)
+        with ExitStack() as attached:
+            sites = attach_all(plan, loaded, room, attached)
+            pipe.send({"attached": sites})
+            print("attached", file=sys.stderr, flush=True)
+            reason = hold(plan, loaded, pipe, pipeline, signals)
+        pipe.send({"detached": reason})
+        say(f"detached: {reason}")
+    return pipeline.returncode if pipeline.returncode in range(6) else 1  # its errors have the same codes as ours

@@ -1,0 +1,49 @@
+"""The kernel's counters and histograms as numpy views: no system call, no rights. Laid out [cpu][span probe] in mmapable arrays."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+
+from otel_usdt.stream.records import BUCKETS, COUNTER_NAMES, COUNTERS
+
+
+def _map(descriptor: int, dtype: np.dtype, count: int) -> np.ndarray:
+    size = -(-count * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+    return np.frombuffer(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ), dtype, count)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCounters:
+    """Views into the kernel. `spans` is how many span probes there are."""
+
+    _counters: np.ndarray  # [cpu, span] of COUNTERS
+    _histogram: np.ndarray  # [cpu, span, bucket] of u8
+    _losses: np.ndarray
+
+    @classmethod
+    def open(cls, counters: int, histogram: int, losses: int, cpus: int, stride: int, spans: int) -> KernelCounters:
+        """From map descriptors; `stride` is the number of span probes that the maps have room for."""
+        return cls(
+            _map(counters, COUNTERS, cpus * stride).reshape(cpus, stride)[:, :spans],
+            _map(histogram, np.dtype("u8"), cpus * stride * BUCKETS).reshape(cpus, stride, BUCKETS)[:, :spans],
+            _map(losses, np.dtype("u8"), 1),
+        )
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Every counter as an array over span probes, summed over CPUs (max_ns and min_ns the extremes; min_ns 0 when there is none)."""
+        now = self._counters.copy()
+        sums = {name: now[name].sum(axis=0).astype(np.int64) for name in COUNTER_NAMES if not name.startswith(("max_", "min_"))}
+        lowest = ~now["min_ns_inverted"].max(axis=0)
+        return sums | {"max_ns": now["max_ns"].max(axis=0), "min_ns": np.where(lowest == np.uint64(0xFFFFFFFFFFFFFFFF), 0, lowest)}
+
+    def buckets(self) -> np.ndarray:
+        """[span, bucket] counts."""
+        total: np.ndarray = self._histogram.sum(axis=0)
+        return total
+
+    def scope_full(self) -> int:
+        """Child processes that found no place in the scope map."""
+        return int(self._losses[0])

@@ -1,0 +1,32 @@
+"""The records of the ring and the kernel's counters, as numpy sees them. Mirrors bpf/record.h; tests/unit/test_records.py compares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_BYTES, TEXT_SLOTS
+
+BUCKETS = 256
+
+CALL = np.dtype(
+    [
+        ("trace", "u8", (2,)),
+        ("span", "u8"),
+        ("parent", "u8"),
+        ("start_ktime_ns", "u8"),
+        ("duration_ns", "u8"),
+        ("thread", "u8"),
+        ("probe", "u4"),
+        ("depth", "u2"),
+        ("flags", "u2"),
+        ("arg", "i8", (ARGUMENT_SLOTS,)),
+    ]
+)
+CALL_TEXT = np.dtype([("call", CALL), ("text", "u1", (TEXT_SLOTS, TEXT_BYTES))])
+TEXT_FLAG = 1  # << slot, in `flags`
+
+COUNTER_NAMES = (
+    "entries", "returns", "calls", "in_flight", "orphaned", "unwound", "map_full", "too_deep",
+    "filtered", "recorded", "sampled_out", "rate_limited", "too_short", "ring_full", "sum_ns", "max_ns", "min_ns_inverted", "text_lost",
+)  # fmt: skip
+COUNTERS = np.dtype([(name, "u8") for name in COUNTER_NAMES])

@@ -1,0 +1,87 @@
+"""bpftrace, the peer: attached beside ours to the same program, its maps read when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.kernel.program import Workload
+from tests.kernel.session import MARK, PATIENCE_S, read_into, wait_until
+
+
+@dataclass(slots=True)
+class Peer:
+    """A running bpftrace."""
+
+    process: subprocess.Popen[str]
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    readers: tuple[threading.Thread, ...] = ()
+
+    def stop(self) -> dict[str, Any]:
+        """Its maps by name, without the @. Histograms are lists of {"min", "max", "count"}."""
+        interrupt(self.process)
+        for reader in self.readers:
+            reader.join(PATIENCE_S)
+        maps: dict[str, Any] = {}
+        for line in self.out:
+            # Its JSON has empty lines and, on systems without tracefs, complaints between the objects.
+            if line.startswith("{"):
+                told = json.loads(line)
+                if told["type"] in ("map", "hist", "stats"):
+                    maps.update({name.lstrip("@"): value for name, value in told["data"].items()})
+        return maps
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ends bpftrace as ^C does. It sometimes misses the signal (seen with 0.17 on a busy machine), so it is sent again."""
+    for _ in range(int(PATIENCE_S // 5)):
+        if process.poll() is not None:
+            return
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def bpftrace(program: str, workload: Workload) -> Iterator[Peer]:
+    """Runs `program` on the workload; returns when every probe is attached.
+
+    bpftrace says so too early. It attaches in order, forwards or backwards, so a function that nothing else looks at is
+    probed before all and another after all: when the breakpoints of both are in place, so is everything between.
+    """
+    sentinels = ("tail_outer", "pong")
+    first, last = (f"uprobe:{workload.path}:{name} {{ @sentinel = 1; }}" for name in sentinels)
+    program = f"{first}\n{program}\n{last}"
+    process = subprocess.Popen(
+        ["bpftrace", "-f", "json", "-p", str(workload.pid), "-e", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **MARK},
+    )
+    peer = Peer(process)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    peer.readers = (read_into(process.stdout, peer.out), read_into(process.stderr, peer.err))
+    try:
+        wait_until(lambda: process.poll() is not None or all(workload.breakpoints(name) for name in sentinels), "bpftrace's attach")
+        assert process.poll() is None, "".join(peer.err)
+        yield peer
+    finally:
+        interrupt(process)
+        for reader in peer.readers:
+            reader.join(PATIENCE_S)
+        process.stdout.close()
+        process.stderr.close()

@@ -1,0 +1,113 @@
+"""Kernels before 6.6 have no uprobe_multi: there each probe is a perf event. The same sessions by that way, forced on this kernel."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.commands import Commands
+from tests.kernel.ledger import all_exported, check_closed, nonzero
+from tests.kernel.processes import supervisor
+from tests.kernel.program import Workload
+from tests.kernel.session import Session
+
+pytestmark = pytest.mark.kernel
+
+# The supervisor on a kernel whose attach type for uprobe_multi is not known. The command that the tests' Session appends is
+# `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
+AN_OLDER_KERNEL = """
+import errno, os, sys
+from otel_usdt import supervisor
+from otel_usdt.probes import syscalls
+
+load_program = syscalls.load_program
+
+def load_program_as_before_6_6(kind, code, name, attach_type=0):
+    if attach_type == syscalls.BPF_TRACE_UPROBE_MULTI:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return load_program(kind, code, name, attach_type)
+
+syscalls.load_program = load_program_as_before_6_6
+sys.exit(supervisor.main([sys.argv[-1]]))
+"""
+THROUGH = (sys.executable, "-P", "-c", AN_OLDER_KERNEL)
+FUNCTIONS = ("outer", "middle", "leaf", "descend", "thrower", "tail_outer", "tail_middle", "tail_leaf")
+
+
+def spans(otel_usdt: Commands, pid: int, *probes: dict[str, str], scope: str = "pid") -> Session:
+    """A session by perf events: it holds one for each end of each probe, and no link for many."""
+    session = otel_usdt.run({"targets": [{"select": {"pid": pid}, "scope": scope, "spans": list(probes)}]}, through=THROUGH)
+    held = supervisor(session).descriptors()
+    assert sum("bpf_link" in one or "bpf-link" in one for one in held) >= 2 * len(probes)
+    return session
+
+
+def test_pairing_is_exact_by_perf_events_too(workload: Workload, otel_usdt: Commands) -> None:
+    """Nested, recursive, unwound and tail calls: the counts and depths that the program makes."""
+    session = spans(otel_usdt, workload.pid, *({"function": name} for name in FUNCTIONS))
+    workload.run("outer 101")
+    workload.run("descend 7 60")
+    workload.run("thrower 11 5")  # and a leaf
+    workload.run("tail 53")
+    told = session.stop()
+    check_closed(told.ledger)
+    unwound = {"entries": 55, "unwound": 55}
+    assert {name: nonzero(c) for name, c in told.ledger.items()} == {
+        "outer": all_exported(101),
+        "middle": all_exported(101),
+        "leaf": all_exported(4 * 101 + 1),
+        "descend": all_exported(7 * 60),
+        "thrower": unwound,
+        **{name: all_exported(53) for name in FUNCTIONS if name.startswith("tail_")},
+    }
+    by_id = {span["span_id"]: span for span in told.spans}
+    parents = Counter((span["name"], by_id.get(span["parent_span_id"], {"name": ""})["name"]) for span in told.spans)
+    assert parents == {
+        ("outer", ""): 101,
+        ("middle", "outer"): 101,
+        ("leaf", "middle"): 303,
+        ("leaf", "outer"): 101,
+        ("leaf", ""): 1,
+        ("descend", ""): 7,
+        ("descend", "descend"): 7 * 59,
+        ("tail_outer", ""): 53,
+        ("tail_middle", "tail_outer"): 53,
+        ("tail_leaf", "tail_middle"): 53,
+    }
+
+
+def test_semaphores_and_children_by_perf_events_too(workload: Workload, otel_usdt: Commands) -> None:
+    """A USDT pair behind semaphores is heard, in children as well that fork after the attach; then all is as it was."""
+    session = spans(
+        otel_usdt,
+        workload.pid,
+        {"name": "guarded", "enter": "usdt:workload:guarded__start", "return": "usdt:workload:guarded__done"},
+        {"name": "leaf", "function": "leaf"},
+        scope="tree",
+    )
+    assert workload.run("guarded 43")["heard"] == 43
+    assert workload.run("forks 5 7")["well"]
+    told = session.stop()
+    check_closed(told.ledger)
+    assert {name: nonzero(c) for name, c in told.ledger.items()} == {"guarded": all_exported(43), "leaf": all_exported(43 + 35)}
+    assert workload.run("semaphores") == {"command": "semaphores", "start": 0, "done": 0}
+    assert (workload.breakpoints("leaf"), workload.breakpoints("guarded")) == (0, 0)
+
+
+def test_kernel_without_uprobe_events(workload: Workload, otel_usdt: Commands, tmp_path: Path) -> None:
+    """Where there is no PMU for uprobes either, that is said, with what such a kernel lacks."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    hidden = ("unshare", "-m", "sh", "-c", f'mount --bind {empty} /sys/bus/event_source/devices && exec "$@"', "sh")
+    config = otel_usdt.write({"targets": [{"select": {"pid": workload.pid}, "spans": [{"function": "leaf"}]}]})
+    told = otel_usdt.start("run", config, through=(*hidden, *THROUGH)).wait()
+    message, _, remedy = told.stderr.partition("\n  remedy: ")
+    assert told.exit_code == 5
+    assert "no uprobe PMU: /sys/bus/event_source/devices/uprobe/type cannot be read" in message
+    assert "CONFIG_UPROBE_EVENTS" in remedy
+    assert "attached" not in told.stderr.splitlines()
+    assert "Traceback" not in told.stderr
+    assert workload.breakpoints("leaf") == 0

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One thread, no tricks of the compiler: nesting, recursion, longjmp, durations, arguments, return values.
+ */
+#include "workload.h"
+
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+PROBED long leaf(long n) { return n * 3; }
+
+PROBED long middle(long n)
+{
+    long sum = 0;
+    for (long i = 0; i < 3; i++) sum += leaf(n + i);
+    return sum;
+}
+
+PROBED long outer(long n) { return middle(n) + leaf(n); }
+
+/* n calls of leaf, with the whole time that they took. */
+void run_leaf(long n, long unused)
+{
+    long began = now_ns();
+    for (long i = 0; i < n; i++) leaf(i);
+    say("elapsed_ns", now_ns() - began);
+}
+
+/* n x outer: n middle and 4 n leaf inside; with the whole time that they took. */
+void run_outer(long n, long unused)
+{
+    long began = now_ns();
+    for (long i = 0; i < n; i++) outer(i);
+    say("elapsed_ns", now_ns() - began);
+}
+
+PROBED long descend(long depth) { return depth < 2 ? 1 : 1 + descend(depth - 1); }
+
+/* n times `depth` nested calls of descend. */
+void run_descend(long n, long depth)
+{
+    for (long i = 0; i < n; i++) descend(depth);
+}
+
+static jmp_buf out;
+
+PROBED long thrower(long depth)
+{
+    if (depth < 2) longjmp(out, 1);
+    return 1 + thrower(depth - 1);
+}
+
+/* n times `depth` nested calls of thrower that never return, then one leaf at the caller's depth. */
+void run_thrower(long n, long depth)
+{
+    for (volatile long i = 0; i < n; i++)
+        if (!setjmp(out)) thrower(depth);
+    leaf(0);
+}
+
+static long inner_ns;
+
+PROBED long timed(long rounds)
+{
+    long began = now_ns();
+    for (volatile long i = 0; i < rounds;) i++;
+    inner_ns = now_ns() - began;
+    return rounds;
+}
+
+/* n calls of timed; for each the time inside it and the time around it, on this program's own clock. */
+void run_timed(long n, long rounds)
+{
+    long *inside = calloc(n, sizeof *inside), *around = calloc(n, sizeof *around);
+    for (long i = 0; i < n; i++) {
+        long began = now_ns();
+        timed(rounds * (1 + i % 7));
+        around[i] = now_ns() - began;
+        inside[i] = inner_ns;
+    }
+    say_list("inside_ns", inside, n);
+    say_list("around_ns", around, n);
+    free(inside);
+    free(around);
+}
+
+PROBED long sleeper(long microseconds)
+{
+    if (microseconds) usleep(microseconds);
+    return microseconds;
+}
+
+void run_sleeper(long n, long microseconds)
+{
+    for (long i = 0; i < n; i++) sleeper(microseconds);
+}
+
+/* n sleepers, of which each `every`th sleeps 20 ms and the others not at all. */
+void run_mixed(long n, long every)
+{
+    long slow = 0;
+    for (long i = 0; i < n; i++) {
+        int sleeps = i % every == 0;
+        sleeper(sleeps ? 20000 : 0);
+        slow += sleeps;
+    }
+    say("slow", slow);
+}
+
+PROBED long widths(int8_t a, uint16_t b, int32_t c, int64_t d) { return a + b + c + d; }
+
+/* Each call with other values, of each sign: see the formulae. */
+void run_widths(long n, long unused)
+{
+    for (long i = 0; i < n; i++) widths(-1 - i, 65535 - i, i % 2 ? -i : i, -(1L << 40) * i);
+}
+
+PROBED long greet(const char *who) { return who ? (long)strlen(who) : -1; }
+
+/* n strings, of which each has its number in it; the last one is longer than any record keeps; then a null pointer. */
+void run_greet(long n, long unused)
+{
+    char text[512];
+    for (long i = 0; i < n; i++) {
+        memset(text, 'x', sizeof text);
+        strcpy(text, "SELECT ");
+        text[7] = '0' + i % 10;
+        text[i == n - 1 ? 511 : 8] = 0;
+        greet(text);
+    }
+    greet(0);
+}
+
+/* Fails with -errno every third time: as an int, whose upper half of rax is zero, and as a long. */
+PROBED int fallible_int(long i) { return i % 3 == 0 ? -5 : (int)i; }
+PROBED long fallible_long(long i) { return i % 3 == 0 ? -5 : i << 31; }
+
+void run_fallible(long n, long unused)
+{
+    long failed = 0;
+    for (long i = 0; i < n; i++) {
+        failed += fallible_long(i) < 0;
+        fallible_int(i);
+    }
+    say("failed", failed);
+}

@@ -1,0 +1,156 @@
+"""otel-usdt, a sidecar Collector, a gateway Collector, Jaeger, Tempo, Prometheus, all real: what was called is what they show."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from otel_usdt.demo.cluster import Cluster
+from tests.kernel.commands import Commands
+from tests.kernel.ledger import all_exported, check_closed, nonzero
+from tests.kernel.program import Workload
+from tests.kernel.session import Told, wait_until
+from tests.peers.conftest import Pipeline
+from tests.peers.seen import (
+    JAEGER_UNIT,
+    TEMPO_UNIT,
+    Seen,
+    exemplar_traces,
+    expected,
+    jaeger_spans,
+    jaeger_traces,
+    jaeger_warnings,
+    notes,
+    prometheus_values,
+    tempo_spans,
+)
+from tests.peers.servers import get_json
+
+pytestmark = [pytest.mark.kernel, pytest.mark.peers, pytest.mark.slow]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "postgresql.yaml"
+NESTED = [{"function": "outer"}, {"function": "middle"}, {"function": "leaf"}]
+CALLS = {"outer": 101, "middle": 101, "leaf": 404}  # of `outer 101`: see run_outer in tests/kernel/workload/calls.c
+
+
+def traced(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline, service: str) -> Told:
+    """`outer 101` of a workload of that service name, sent through the pipeline; nothing lost before it."""
+    target = start(environment={"OTEL_SERVICE_NAME": service})
+    export = {"otlp": {"endpoint": pipeline.endpoint}, "console": {"view": "all"}, "interval": "1s"}
+    session = otel_usdt.spans(target.pid, *NESTED, export=export)
+    target.run("outer 101")
+    told = session.stop()
+    assert {name: nonzero(c) for name, c in told.ledger.items()} == {name: all_exported(n) for name, n in CALLS.items()}
+    assert Counter(span["name"] for span in told.spans) == CALLS
+    return told
+
+
+def whole(read: Callable[[], list[Seen]], count: int, where: str) -> list[Seen]:
+    """The first reading that has so many spans. One reading, for Tempo misses a trace while it moves it from memory to a block."""
+    found: list[Seen] = []
+
+    def enough() -> bool:
+        found[:] = read()
+        return len(found) >= count
+
+    wait_until(enough, f"{count} spans in {where}")
+    return found
+
+
+def in_jaeger(pipeline: Pipeline, service: str, count: int) -> list[Seen]:
+    """What Jaeger has stored for the service, so many spans at least."""
+    return whole(lambda: jaeger_spans(jaeger_traces(pipeline.jaeger, service, raw="true")), count, "Jaeger")
+
+
+def test_jaeger_shows_every_span_once(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """Each under its parent, of the right service, start and duration, without one warning, beside what the sidecar added."""
+    told = traced(start, otel_usdt, pipeline, "orders-jaeger")
+    truth = expected(told.spans, "orders-jaeger", JAEGER_UNIT)
+    assert in_jaeger(pipeline, "orders-jaeger", len(truth)) == truth
+    traces = jaeger_traces(pipeline.jaeger, "orders-jaeger")
+    assert len(traces) == 101
+    assert jaeger_spans(traces) == truth
+    assert notes(traces) == []
+    assert jaeger_warnings(pipeline.jaeger, "orders-jaeger") == [[]] * len(truth)
+    (environment,) = {tag["value"] for process in traces[0]["processes"].values() for tag in process["tags"] if "environment" in tag["key"]}
+    assert environment == "tests"
+    assert "never" not in get_json(pipeline.jaeger.url("query", "/api/services"))["data"]
+
+
+def test_tempo_shows_every_span_once(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """To the nanosecond."""
+    told = traced(start, otel_usdt, pipeline, "orders-tempo")
+    truth = expected(told.spans, "orders-tempo", TEMPO_UNIT)
+    ids = sorted({span.trace_id for span in truth})
+    assert len(ids) == 101
+    assert whole(lambda: tempo_spans(pipeline.tempo, ids), len(truth), "Tempo") == truth
+
+
+def test_prometheus_has_the_ledgers_figures(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """Counts and sums of the histograms that came through are the command's own; so are the ledger's, and those made from the spans."""
+    told = traced(start, otel_usdt, pipeline, "orders-prometheus")
+
+    def values(metric: str, label: str, **labels: str) -> dict[str, float]:
+        wanted = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        return prometheus_values(pipeline.prometheus, f"{metric}{{{wanted}}}", label)
+
+    def come() -> bool:
+        return (
+            CALLS
+            == values("otel_usdt_call_duration_seconds_count", "otel_usdt_span_name", job="orders-prometheus")
+            == values("traces_span_metrics_calls_total", "span_name", job="orders-prometheus")
+        )
+
+    wait_until(come, "the counts in Prometheus")
+    sums = values("otel_usdt_call_duration_seconds_sum", "otel_usdt_span_name", job="orders-prometheus")
+    assert sums == {name: pytest.approx(line["sum_ns"] / 1e9, rel=1e-12) for name, line in told.histograms.items()}
+    top = values("otel_usdt_call_duration_seconds_bucket", "otel_usdt_span_name", job="orders-prometheus", le="+Inf")
+    assert top == CALLS
+    instances = values("otel_usdt_call_duration_seconds_count", "instance", job="orders-prometheus", otel_usdt_span_name="leaf")
+    assert len(instances) == 1
+    assert {name: line["count"] for name, line in told.histograms.items()} == CALLS
+
+
+def test_an_exemplar_leads_to_its_trace(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """The gateway's span metrics carry trace ids, and Jaeger has those traces."""
+    since = time.time() - 60
+    told = traced(start, otel_usdt, pipeline, "orders-exemplars")
+    in_jaeger(pipeline, "orders-exemplars", len(told.spans))
+    query = 'traces_span_metrics_duration_seconds_bucket{job="orders-exemplars"}'
+    wait_until(lambda: bool(exemplar_traces(pipeline.prometheus, query, since, time.time() + 60)), "exemplars in Prometheus")
+    found = exemplar_traces(pipeline.prometheus, query, since, time.time() + 60)
+    assert found <= {span["trace_id"] for span in told.spans}
+    for trace_id in found:
+        (trace,) = get_json(pipeline.jaeger.url("query", f"/api/traces/{trace_id}"))["data"]
+        assert {span["operationName"] for span in trace["spans"]} == CALLS.keys()
+
+
+def test_postgresql_under_load_is_whole_in_jaeger_and_tempo(cluster: Cluster, otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """examples/postgresql.yaml under pgbench: every span once, in its place, and Jaeger warns of nothing."""
+    document = yaml.safe_load(EXAMPLE.read_text())
+    (target,) = document["targets"]
+    target["select"] = {"pid": cluster.pid}
+    export: dict[str, Any] = {"otlp": {"endpoint": pipeline.endpoint}, "console": {"view": "all"}}
+    session = otel_usdt.run({"targets": [target], "limits": {"ring": "64MiB"}, "export": export})
+    subprocess.run(cluster.command("pgbench", "-n", "-c", "3", "-j", "2", "-t", "53"), check=True, capture_output=True)
+    told = session.stop()
+    assert told.exit_code == 0
+    check_closed(told.ledger)
+    assert Counter(span["name"] for span in told.spans)["query"] >= 3 * 53 * 7  # pgbench's default script has seven statements
+    truth = expected(told.spans, "postgres", JAEGER_UNIT)
+    assert in_jaeger(pipeline, "postgres", len(truth)) == truth
+    traces = jaeger_traces(pipeline.jaeger, "postgres")
+    assert jaeger_spans(traces) == truth
+    assert jaeger_warnings(pipeline.jaeger, "postgres") == [[]] * len(truth)
+    assert not [note for note in notes(traces) if "clock skew adjustment disabled" not in note]  # transactions outlive their BEGIN
+
+    truth = expected(told.spans, "postgres", TEMPO_UNIT)
+    ids = sorted({span.trace_id for span in truth})
+    assert whole(lambda: tempo_spans(pipeline.tempo, ids), len(truth), "Tempo") == truth

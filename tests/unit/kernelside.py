@@ -1,0 +1,95 @@
+"""The kernel's side of a session without a kernel: rings, counters and histograms in memory files, written as the program writes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from otel_usdt.channel import Channel
+from otel_usdt.children import say
+from otel_usdt.outlets import Outlets
+from otel_usdt.pipeline import Session
+from otel_usdt.plan import TEXT_BYTES, Plan
+from otel_usdt.processes import Processes
+from otel_usdt.stream.counters import KernelCounters
+from otel_usdt.stream.records import BUCKETS, CALL, CALL_TEXT, COUNTERS
+from otel_usdt.stream.ring import Ring
+from tests.samples import batch
+from tests.unit.ringfile import RingFile
+
+RING_BYTES = 1 << 19
+CPUS, STRIDE = 3, 5
+
+
+class GoneSupervisor:
+    """Nobody who would answer."""
+
+    def send(self, message: Mapping[str, Any]) -> bool:
+        return False
+
+
+class Kernel:
+    """What a plan's program would have written. Counters are spread over the CPUs, as the kernel spreads them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.rings = RingFile(RING_BYTES), RingFile(RING_BYTES)
+        shapes = {
+            "counters": (COUNTERS, (CPUS, STRIDE)),
+            "histogram": (np.dtype("u8"), (CPUS, STRIDE, BUCKETS)),
+            "losses": (np.dtype("u8"), (1,)),
+        }
+        self.files = {name: os.memfd_create(name) for name in shapes}
+        for name, (dtype, shape) in shapes.items():
+            os.ftruncate(self.files[name], -(-dtype.itemsize * int(np.prod(shape)) // 4096) * 4096)
+        self.views: dict[str, np.ndarray[Any, Any]] = {
+            name: np.memmap(f"/proc/self/fd/{self.files[name]}", dtype, "r+", shape=shape) for name, (dtype, shape) in shapes.items()
+        }
+
+    def close(self) -> None:
+        self.views.clear()
+        for ring in self.rings:
+            ring.close()
+        for descriptor in self.files.values():
+            os.close(descriptor)
+
+    def call(self, fields: Mapping[str, Any], texts: Mapping[int, bytes] | None = None) -> None:
+        """A paired call, counted and recorded in the ring where it belongs."""
+        probe = fields.get("probe", 0)
+        self.count(probe, entries=1, returns=1, calls=1, recorded=1, sum_ns=fields.get("duration_ns", 0))
+        self.record(fields, texts)
+
+    def record(self, fields: Mapping[str, Any], texts: Mapping[int, bytes] | None = None) -> None:
+        """A record alone, as something that is not our program would write it."""
+        made = batch([fields], None if texts is None else [texts])
+        if made.texts is None:
+            assert self.rings[0].put(made.calls.tobytes())
+        else:
+            assert self.rings[1].put(made.calls.tobytes() + made.texts.tobytes())
+
+    def count(self, probe: int = 0, **counts: int) -> None:
+        """Add to a span probe's counters, on one CPU after the other."""
+        for name, more in counts.items():
+            at = int(self.views["counters"][name][:, probe].sum()) % CPUS
+            self.views["counters"][name][at, probe] += np.uint64(more)
+
+    def counters(self) -> KernelCounters:
+        """As the pipeline opens them."""
+        files = self.files
+        return KernelCounters.open(files["counters"], files["histogram"], files["losses"], CPUS, STRIDE, len(self.plan.spans))
+
+    def session(self, file: int | None = None) -> Session:
+        """The pipeline's session on it."""
+        processes = Processes(self.plan, cast(Channel, GoneSupervisor()))
+        rings = [Ring(ring.descriptor, RING_BYTES, dtype) for ring, dtype in zip(self.rings, (CALL, CALL_TEXT), strict=True)]
+        outlets = Outlets(self.plan, file, say)
+        return Session(self.plan, rings, self.counters(), processes, outlets, started_unix_ns=time.time_ns(), wakers=[])
+
+
+def whole_text(data: bytes) -> bytes:
+    """A text slot without any NUL."""
+    return (data * TEXT_BYTES)[:TEXT_BYTES]

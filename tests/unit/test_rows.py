@@ -1,0 +1,131 @@
+"""A site of the plan becomes the bytes that the kernel side reads, field by field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from otel_usdt.elf.locations import Location
+from otel_usdt.plan import Argument, Attribute, Binary, Plan, Site, Span, Target
+from otel_usdt.probes.rows import SITE_BYTES, argument_row, site_row
+from tests.unit.layout import record_layout
+
+SPAN = Span("query", 2, "spans", "function", "func:f", min_duration_ns=0x1122334455667788)
+SITE = Site(1, 0, "enter", "func:f", 0x1139, 0x1139, binding="activation")
+PLAN = Plan(
+    targets=(
+        Target("a", "pid", (1,), {}),
+        Target("b", "binary", (), {}),
+        Target("c", "tree", (7,), {}, sample=0.5),
+    ),
+    binaries=(Binary("/x", "x", "", 1, 2, "x86_64"), Binary("/y", "y", "", 1, 3, "aarch64")),
+    spans=(Span("other", 0, "histogram", "pair", "p"), SPAN, Span("count", 1, "count", "point", "q")),
+    sites=(SITE,),
+)
+
+
+def read(row: bytes, struct: str = "site", at: int = 0) -> dict[str, int]:
+    """The plain fields of a row, read where C has them."""
+    fields = {name: where for name, where in record_layout().structs[struct].items() if where.kind != "V"}
+    return {
+        name: int.from_bytes(row[at + where.offset : at + where.offset + where.size], "little", signed=where.kind == "i")
+        for name, where in fields.items()
+    }
+
+
+def arguments_of(row: bytes) -> list[dict[str, int]]:
+    where = record_layout().structs["site"]["argument"]
+    return [read(row, "argument", where.offset + i * where.element_size) for i in range(where.size // where.element_size)]
+
+
+def test_every_field_of_a_site_is_in_its_place() -> None:
+    """A known site has known values in the fields by their C names, and no argument is anything but zeros."""
+    row = site_row(PLAN, SITE, stride=77, tgid=4321)
+    assert len(row) == SITE_BYTES
+    assert read(row) == {
+        "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
+        "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
+    }  # fmt: skip
+    assert all(set(argument.values()) == {0} for argument in arguments_of(row))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"role": "return"}, {"role": 2, "sp_bias": 0}),
+        ({"role": "return", "uretprobe": True}, {"role": 2, "sp_bias": 8}),  # x86's ret has popped the return address
+        ({"role": "return", "uretprobe": True, "binary": 1}, {"role": 2, "sp_bias": 0}),  # aarch64's pops nothing
+        ({"role": "point", "binding": "loose", "span": 2}, {"role": 3, "binding": 0, "mode": 0, "scope": 0, "target": 2, "probe": 2}),
+        ({"span": 0, "binding": "body"}, {"probe": 0, "mode": 1, "scope": 1, "target": 1, "binding": 1, "min_duration_ns": 0}),
+    ],
+)
+def test_what_differs_between_sites_differs_in_their_rows(changes: dict[str, Any], expected: dict[str, int]) -> None:
+    """Role, binding, mode, scope and the target's bit follow the site, its span probe and its target."""
+    row = read(site_row(PLAN, replace(SITE, **changes), 1))
+    assert {name: row[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("sample", "below"), [(0.0, 0), (1.0, 0xFFFFFFFF), (0.25, 0x40000000), (1e-12, 0)])
+def test_the_share_of_traces_is_a_threshold_of_32_bits(sample: float, below: int) -> None:
+    """0 records none, 1 all; the kernel compares a random u32 with it."""
+    targets = (*PLAN.targets[:2], replace(PLAN.targets[2], sample=sample))
+    assert read(site_row(replace(PLAN, targets=targets), SITE, 1))["sample_below"] == below
+
+
+@pytest.mark.parametrize(
+    ("argument", "machine", "expected"),
+    [
+        (
+            Argument(Location("register", 4, True, "si"), 3),
+            "x86_64",
+            {"how": 1, "size": 4, "is_signed": 1, "is_string": 0, "slot": 3, "scale": 0, "max": 256, "reg": 104, "index": 0, "offset": 0},
+        ),
+        (
+            Argument(Location("register", 1, False, "ax", byte=1), 0),
+            "x86_64",
+            {"how": 1, "size": 1, "is_signed": 0, "reg": 81, "scale": 0},
+        ),
+        (
+            Argument(Location("memory", 8, False, "bp", "r15", 4, -0x1234567890), 1, True, 77),
+            "x86_64",
+            {"how": 2, "size": 8, "is_string": 1, "slot": 1, "scale": 4, "max": 77, "reg": 32, "index": 0, "offset": -0x1234567890},
+        ),
+        (Argument(Location("memory", 2, False, "sp", "bx", 8), 2), "x86_64", {"how": 2, "scale": 8, "reg": 152, "index": 40, "slot": 2}),
+        (Argument(Location("memory", 8, True, "x29", scale=8), 0), "aarch64", {"how": 2, "reg": 232, "scale": 0, "index": 0}),
+        (Argument(Location("constant", 8, True, offset=-(1 << 63)), 0), "x86_64", {"how": 3, "reg": 0, "offset": -(1 << 63)}),
+    ],
+)
+def test_an_argument_is_in_its_place(argument: Argument, machine: str, expected: dict[str, int]) -> None:
+    """Registers by their offsets (ah one byte further), an index only with its scale, offsets signed."""
+    row = read(argument_row(argument, machine), "argument")
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_all_arguments_follow_each_other() -> None:
+    """Six fit, in the plan's order, and `reads` counts them; a span probe with a string attribute says so."""
+    locations = [Location("constant", 8, True, offset=i) for i in range(10, 16)]
+    site = replace(SITE, arguments=tuple(Argument(one, i % 4, i > 3) for i, one in enumerate(locations)))
+    spans = (PLAN.spans[0], replace(SPAN, attributes=(Attribute("n", 0), Attribute("text", 1, True))))
+    row = site_row(replace(PLAN, spans=spans), site, 1)
+    assert [argument["offset"] for argument in arguments_of(row)] == list(range(10, 16))
+    assert (read(row)["reads"], read(row)["has_text"]) == (6, 1)
+    assert len(row) == SITE_BYTES
+
+
+def test_golden_bytes() -> None:
+    """The whole row of one site, so that no change goes unseen."""
+    site = replace(SITE, role="return", uretprobe=True, arguments=(Argument(Location("register", 8, True, "ax"), 1),))
+    golden = """
+        01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00000000
+        01 08 01 00 01 00 0001  5000 0000 00000000  0000000000000000
+    """
+    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(192, b"\0")
+
+
+def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:
+    """Switching a site on or off rewrites its row while the kernel side reads it: no other byte may change."""
+    rows = [site_row(PLAN, SITE, 3, 9, role=role) for role in (None, "off", "last")]
+    assert [row[4] for row in rows] == [1, 0, 4]
+    assert len({row[:4] + row[5:] for row in rows}) == 1
