@@ -148,6 +148,7 @@ static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 
     r->trace[1] = t->trace[1];
     r->span = f->span;
     r->parent = f->parent;
+    r->link = 0;
     r->start_ktime_ns = f->start_ktime_ns;
     r->duration_ns = duration;
     r->thread = id;

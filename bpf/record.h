@@ -43,12 +43,17 @@ struct site {
     struct argument argument[READS];
 };
 
-enum call_flag { CALL_TEXT0 = 1, CALL_TEXT1 = 2 /* shifted by slot: that text was read */ };
+enum call_flag {
+    CALL_TEXT0 = 1, CALL_TEXT1 = 2,   /* shifted by slot: that text was read */
+    CALL_REMOTE = 4,                  /* the parent is a span of another process, or of another tracer */
+    CALL_DISAGREES = 8,               /* the context from outside was another at the return than at the entry */
+};
 
 /* A paired call. All times CLOCK_MONOTONIC, nanoseconds. */
 struct call {
     __u64 trace[2];
     __u64 span, parent;   /* parent 0: a root */
+    __u64 link;           /* another span of this trace that the call belongs to; 0: none */
     __u64 start_ktime_ns, duration_ns;
     __u64 thread;         /* tgid << 32 | tid, of the initial pid namespace */
     __u32 probe;
@@ -86,7 +91,7 @@ struct losses {
 
 _Static_assert(sizeof(struct argument) == 24, "argument");
 _Static_assert(sizeof(struct site) == 48 + READS * 24, "site");
-_Static_assert(sizeof(struct call) == 96, "call");
-_Static_assert(sizeof(struct call_text) == 96 + TEXTS * TEXT, "call_text");
+_Static_assert(sizeof(struct call) == 104, "call");
+_Static_assert(sizeof(struct call_text) == 104 + TEXTS * TEXT, "call_text");
 _Static_assert(sizeof(struct counters) == 144, "counters");
 _Static_assert(sizeof(struct settings) == 16, "settings");

@@ -20,8 +20,9 @@ from otel_usdt.spans.model import SpanBatch, SpanRow, span_rows
 __all__ = ["SCOPE_NAME", "Encoded", "SpanBatch", "encode_spans", "key_values", "resource_of"]
 
 SCOPE_NAME = "otel-usdt"
-# W3C "sampled", and bit 8: "is_remote is known", without bit 9, which would say that the parent is in another process.
+# W3C "sampled"; bit 8: "is_remote is known"; bit 9: it is (trace.proto, SpanFlags).
 _FLAGS = 0x001 | 0x100
+_REMOTE = 0x200
 _ERROR = trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR)
 
 
@@ -49,7 +50,9 @@ def encode_spans(
         return []
     by_process = np.argsort(batch.calls["thread"] >> np.uint64(32), kind="stable")
     texts = None if batch.texts is None else batch.texts[by_process]
-    rows = list(span_rows(SpanBatch(batch.calls[by_process], texts, batch.realtime_offset_ns), spans))
+    links = batch.links.copy()
+    links["row"] = np.argsort(by_process)[links["row"]]  # where each call went
+    rows = list(span_rows(SpanBatch(batch.calls[by_process], texts, batch.realtime_offset_ns, links), spans))
     return list(_requests(rows, resources, InstrumentationScope(name=SCOPE_NAME, version=version), max_bytes))
 
 
@@ -94,11 +97,12 @@ def _span(row: SpanRow) -> trace_pb2.Span:
         trace_id=row.trace_id,
         span_id=row.span_id,
         parent_span_id=row.parent_id,
-        flags=_FLAGS,
+        flags=_FLAGS | _REMOTE if row.remote else _FLAGS,
         name=row.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=row.start_unix_ns,
         end_time_unix_nano=row.end_unix_ns,
         attributes=key_values({"thread.id": row.tid, **row.attributes}),  # a declared key wins: keys must be unique
         status=_ERROR if row.error else None,
+        links=[trace_pb2.Span.Link(trace_id=trace_id, span_id=span_id, flags=_FLAGS) for trace_id, span_id in row.links],
     )

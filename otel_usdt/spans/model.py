@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from otel_usdt.plan import Attribute, ErrorWhen, Span
-from otel_usdt.stream.records import TEXT_FLAG
+from otel_usdt.stream.records import DISAGREES, LINK, REMOTE, TEXT_FLAG
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt,
@@ -26,16 +26,21 @@ class SpanBatch:
     """Calls to send as spans. Every `probe` in them is an index into the plan's spans: the caller has removed the others.
 
     `calls` has dtype `stream.records.CALL`; `texts` is None or u1 of shape (n, TEXT_SLOTS, TEXT_BYTES), parallel to `calls`;
-    `realtime_offset_ns` added to a ktime gives unix time.
+    `realtime_offset_ns` added to a ktime gives unix time. `links` has dtype `stream.records.LINK`, sorted by `row`: links to other spans
+    beside those that the calls name themselves (`link`, of their own trace).
     """
 
     calls: npt.NDArray[np.void]
     texts: npt.NDArray[np.uint8] | None
     realtime_offset_ns: int
+    links: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, LINK))
 
 
 class SpanRow(NamedTuple):
-    """One span. Ids are big-endian bytes, `parent_id` b"" for a root; times are unix nanoseconds; pids are of the initial namespace."""
+    """One span. Ids are big-endian bytes, `parent_id` b"" for a root; times are unix nanoseconds; pids are of the initial namespace.
+
+    `links` are pairs of trace and span id; `remote` says that the parent is another process's or another tracer's span.
+    """
 
     probe: int
     name: str
@@ -48,6 +53,8 @@ class SpanRow(NamedTuple):
     tid: int
     error: bool
     attributes: dict[str, str | int]
+    remote: bool = False
+    links: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def span_rows(batch: SpanBatch, spans: Sequence[Span]) -> Iterator[SpanRow]:
@@ -66,9 +73,11 @@ def span_rows(batch: SpanBatch, spans: Sequence[Span]) -> Iterator[SpanRow]:
         (threads & np.uint64(0xFFFFFFFF)).tolist(),
         calls["arg"].tolist(),
         calls["flags"].tolist(),
+        span_ids(calls["link"]),
         strict=True,
     )
-    for at, (probe, trace_id, span_id, parent_id, start, end, tgid, tid, arguments, flags) in enumerate(columns):
+    links = _links(batch.links)
+    for at, (probe, trace_id, span_id, parent_id, start, end, tgid, tid, arguments, flags, link) in enumerate(columns):
         span = spans[probe]
         texts = None if batch.texts is None else batch.texts[at]
         attributes: dict[str, str | int] = {"code.function.name": span.function} if span.function else {}
@@ -79,7 +88,19 @@ def span_rows(batch: SpanBatch, spans: Sequence[Span]) -> Iterator[SpanRow]:
         when, failed = span.error, False
         if when is not None and (failed := is_error(when, arguments[when.slot])):
             attributes["error.type"] = when.type or str(arguments[when.slot])
-        yield SpanRow(probe, span.name, trace_id, span_id, parent_id, start, end, tgid, tid, failed, attributes)
+        if flags & DISAGREES:
+            attributes["otel_usdt.parent"] = "uncertain"
+        linked = (*([(trace_id, link)] if link else ()), *links.get(at, ()))
+        yield SpanRow(
+            probe, span.name, trace_id, span_id, parent_id, start, end, tgid, tid, failed, attributes, bool(flags & REMOTE), linked
+        )
+
+
+def _links(links: npt.NDArray[np.void]) -> dict[int, list[tuple[bytes, bytes]]]:
+    found: dict[int, list[tuple[bytes, bytes]]] = {}
+    for row, trace_id, span_id in zip(links["row"].tolist(), trace_ids(links["trace"]), span_ids(links["span"]), strict=True):
+        found.setdefault(row, []).append((trace_id, span_id))
+    return found
 
 
 def trace_ids(words: npt.NDArray[np.uint64]) -> list[bytes]:

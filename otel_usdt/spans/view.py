@@ -23,4 +23,5 @@ def span_lines(batch: SpanBatch, spans: Sequence[Span]) -> Iterator[dict[str, An
             "tid": row.tid,
             "status": "ERROR" if row.error else "UNSET",
             "attributes": row.attributes,
+            "links": [{"trace_id": trace_id.hex(), "span_id": span_id.hex()} for trace_id, span_id in row.links],
         }

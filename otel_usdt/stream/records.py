@@ -13,6 +13,7 @@ CALL = np.dtype(
         ("trace", "u8", (2,)),
         ("span", "u8"),
         ("parent", "u8"),
+        ("link", "u8"),
         ("start_ktime_ns", "u8"),
         ("duration_ns", "u8"),
         ("thread", "u8"),
@@ -23,7 +24,9 @@ CALL = np.dtype(
     ]
 )
 CALL_TEXT = np.dtype([("call", CALL), ("text", "u1", (TEXT_SLOTS, TEXT_BYTES))])
-TEXT_FLAG = 1  # << slot, in `flags`
+TEXT_FLAG, REMOTE, DISAGREES = 1, 4, 8  # in `flags`; TEXT_FLAG << slot
+
+LINK = np.dtype([("row", "u4"), ("trace", "u8", (2,)), ("span", "u8")])  # our own: a link of the call at `row` of a batch
 
 COUNTER_NAMES = (
     "entries", "returns", "calls", "in_flight", "orphaned", "unwound", "map_full", "too_deep",

@@ -14,7 +14,7 @@ from otel_usdt.otlp.encode import Encoded, encode_spans
 from otel_usdt.plan import Attribute, ErrorWhen
 from otel_usdt.spans.model import SpanBatch, is_error
 from otel_usdt.spans.view import span_lines
-from otel_usdt.stream.records import CALL
+from otel_usdt.stream.records import CALL, DISAGREES, LINK, REMOTE
 from tests.samples import OFFSET_NS, PARSE, QUERY, batch, call, plain
 
 SPANS = (QUERY, PARSE)
@@ -119,6 +119,19 @@ def test_error_rule_compares_signed(operator: Any, true_for: set[int]) -> None:
     assert {value for value in (-1, 0, 1) if is_error(ErrorWhen(0, operator, 0), value)} == true_for
 
 
+def test_remote_parents_links_and_doubts_are_told() -> None:
+    """A parent outside has bit 9; a call's own link comes before the batch's, which follow it when the batch is sorted by process."""
+    made = batch([call(tgid=200), call(parent=2)])
+    made.calls["flags"] = [0, REMOTE | DISAGREES]
+    made.calls["link"] = [0, 7]
+    links = np.array([(1, (1, 2), 9)], LINK)
+    (request,) = decoded(encode_spans(SpanBatch(made.calls, None, OFFSET_NS, links), SPANS, {}, "1"))
+    ours, other = spans_of(request)
+    assert [(link.trace_id.hex()[-4:], link.span_id[-1]) for link in ours.links] == [("3210", 7), ("0002", 9)]
+    assert (ours.flags, other.flags, len(other.links)) == (0x301, 0x101, 0)
+    assert [a.value.string_value for a in ours.attributes if a.key == "otel_usdt.parent"] == ["uncertain"]
+
+
 def test_empty_batch_is_no_request() -> None:
     """OTLP has no empty requests."""
     assert encode_spans(SpanBatch(np.zeros(0, CALL), None, 0), SPANS, RESOURCES, "1") == []
@@ -176,6 +189,7 @@ def test_trace_lines_are_the_documented_objects() -> None:
             "tid": 101,
             "status": "ERROR",
             "attributes": {"db.rows": 3, "db.query.text": "SELECT 1", "error.type": "-1"},
+            "links": [],
         },
         {
             "name": "parse",
@@ -188,5 +202,6 @@ def test_trace_lines_are_the_documented_objects() -> None:
             "tid": 101,
             "status": "UNSET",
             "attributes": {"code.function.name": "pg_parse_query"},
+            "links": [],
         },
     ]

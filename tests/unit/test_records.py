@@ -70,7 +70,11 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
             },
             {},
         ),
-        ("call_flag", {f"CALL_TEXT{i}": records.TEXT_FLAG << i for i in range(plan.TEXT_SLOTS)}, {}),
+        (
+            "call_flag",
+            {f"CALL_TEXT{i}": records.TEXT_FLAG << i for i in range(plan.TEXT_SLOTS)},
+            {"CALL_REMOTE": records.REMOTE, "CALL_DISAGREES": records.DISAGREES},
+        ),
     ],
 )
 def test_enumerators_are_the_same_on_both_sides(enum: str, python: dict[str, int], none: dict[str, int]) -> None:
