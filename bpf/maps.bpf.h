@@ -6,23 +6,34 @@
 
 #define DEPTH 64          /* the kernel itself drops return probes past this nesting */
 #define THREADS 16384
+#define SCAN 512          /* bytes of a statement's beginning or end that may hold the comment */
+#define SCAN_PAD 64       /* so that what begins in them can be read on */
 
 enum { DEAD, LIVE };
 enum fate { FATE_RECORD, FATE_SAMPLED_OUT, FATE_RATE_LIMITED };
 
-/* One open call of a thread. */
+/* One open call of a thread. `span` is what calls within it have for their parent; 0: they find one elsewhere. `fate` was decided where
+ * the trace began, or entered this thread, and is inherited. */
 struct frame {
-    u64 start_ktime_ns, sp, ip, span, parent;
+    u64 start_ktime_ns, sp, ip, span, parent, link;
+    u64 trace[2];
     u32 probe;
-    u8 state, binding, has_text, texts_read;   /* has_text: an entry of `texts` is ours; texts_read: CALL_TEXT flags */
+    u8 state, binding, has_text, fate;         /* has_text: an entry of `texts` is ours */
+    u16 flags;                                 /* CALL_... */
+    u8 from_obi, unused[5];
     s64 arg[ARGS];
 };
 
-/* The open calls of one thread, oldest first. `fate` was decided at the root and holds for its whole trace. */
+/* OBI's context of a thread, as it lies in the map that it pins: ids as on the wire. */
+struct context { u64 trace[2], span; };
+
+/* The open calls of one thread, oldest first. */
 struct thread {
-    u64 trace[2];
-    u32 depth, stride, fate, unused;
+    u32 depth, stride;
+    struct context first;                      /* of OBI's contexts: the first that was seen of its trace */
     struct frame frame[DEPTH];
+    struct scanning { u64 word; u32 length, at, within, version; } scanning;
+    char scan[SCAN + SCAN_PAD];                /* text in which a traceparent is looked for: ours alone, whoever preempts us */
 };
 
 struct text { char text[TEXTS][TEXT]; };
@@ -39,5 +50,7 @@ BPF_F_TABLE("hash", u64, struct thread, threads, THREADS, BPF_F_NO_PREALLOC);   
 BPF_F_TABLE("hash", u64, struct text, texts, THREADS, BPF_F_NO_PREALLOC);             /* key: span id */
 BPF_ARRAY(blank_thread, struct thread, 1);                                            /* zeroes, never written: too large for the stack */
 BPF_ARRAY(blank_text, struct text, 1);
+BPF_TABLE("lru_hash", u64, struct context, obi_template, 1);                           /* the shape of OBI's map; never filled */
+BPF_ARRAY_OF_MAPS(contexts, "obi_template", 1);                                       /* slot 0: OBI's map, while there is one */
 BPF_RINGBUF_OUTPUT(records, 64);                                                      /* struct call */
 BPF_RINGBUF_OUTPUT(text_records, 64);                                                 /* struct call_text */

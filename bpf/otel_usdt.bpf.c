@@ -17,8 +17,6 @@
 #define WAKE_EVERY 1024
 #define WAKE_EVERY_TEXT 256
 
-static u64 random64(void) { return (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32(); }
-
 /* True when this second's records are used up. Readers race by at most a record a CPU. */
 static bool over_ceiling(u64 now, bool take)
 {
@@ -36,11 +34,7 @@ static bool over_ceiling(u64 now, bool take)
     return false;
 }
 
-static u32 decide_fate(struct site *s, u64 now)
-{
-    if (s->sample_below != 0xffffffff && (!s->sample_below || bpf_get_prandom_u32() > s->sample_below)) return FATE_SAMPLED_OUT;
-    return over_ceiling(now, false) ? FATE_RATE_LIMITED : FATE_RECORD;
-}
+#include "joining.bpf.h"
 
 static struct thread *this_thread(u64 id, u32 stride)
 {
@@ -90,26 +84,19 @@ static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
         return;
     }
     struct frame *f = frame_at(t, depth);
-    if (!depth) {
-        t->trace[0] = random64();
-        t->trace[1] = random64();
-        t->fate = s->mode == MODE_SPANS ? decide_fate(s, bpf_ktime_get_ns()) : FATE_RECORD;
-    }
-    u64 span = random64(), zero = 0;
+    join_trace(ctx, s, c, t, f, depth ? frame_at(t, depth - 1) : 0, id);
     f->sp = sp;
     f->ip = PT_REGS_IP(ctx);
-    f->span = span;
-    f->parent = depth ? frame_at(t, depth - 1)->span : 0;
     f->probe = s->probe;
     f->binding = s->binding;
-    f->has_text = f->texts_read = 0;
+    f->has_text = 0;
     f->state = LIVE;
     #pragma unroll
     for (int i = 0; i < ARGS; i++) f->arg[i] = 0;
     if (s->reads) {
-        struct text *text = s->has_text && t->fate == FATE_RECORD ? text_for(span, c) : 0;
+        struct text *text = s->has_text && s->mode == MODE_SPANS && f->fate == FATE_RECORD ? text_for(f->span, c) : 0;
         f->has_text = text != 0;
-        f->texts_read = read_arguments(ctx, s, c, f->arg, text);
+        f->flags |= read_arguments(ctx, s, c, f->arg, text);
     }
     t->depth = depth + 1;
     lock_xadd(&c->in_flight, 1);
@@ -144,17 +131,17 @@ static void measure(struct site *s, struct counters *c, u64 duration)
 
 static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 duration)
 {
-    r->trace[0] = t->trace[0];
-    r->trace[1] = t->trace[1];
+    r->trace[0] = f->trace[0];
+    r->trace[1] = f->trace[1];
     r->span = f->span;
     r->parent = f->parent;
-    r->link = 0;
+    r->link = f->link;
     r->start_ktime_ns = f->start_ktime_ns;
     r->duration_ns = duration;
     r->thread = id;
     r->probe = f->probe;
     r->depth = t->depth;
-    r->flags = f->texts_read;
+    r->flags = f->flags;
     #pragma unroll
     for (int i = 0; i < ARGS; i++) r->arg[i] = f->arg[i];
 }
@@ -174,7 +161,7 @@ static bool record(struct thread *t, struct site *s, struct counters *c, struct 
     u64 span = f->span;
     struct text *text = f->has_text ? texts.lookup(&span) : 0;
     if (text) __builtin_memcpy(r->text, text->text, sizeof r->text);
-    else r->call.flags = 0;
+    else r->call.flags &= ~(CALL_TEXT0 | CALL_TEXT1);
     text_records.ringbuf_submit(r, c->recorded % WAKE_EVERY_TEXT ? NO_WAKEUP : FORCE_WAKEUP);
     return true;
 }
@@ -197,10 +184,11 @@ static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     if (s->mode != MODE_COUNT) measure(s, c, duration);
     if (s->mode == MODE_SPANS) {
         if (duration < s->min_duration_ns) lock_xadd(&c->too_short, 1);
-        else if (t->fate == FATE_SAMPLED_OUT) lock_xadd(&c->sampled_out, 1);
-        else if (t->fate == FATE_RATE_LIMITED || over_ceiling(now, true)) lock_xadd(&c->rate_limited, 1);
+        else if (f->fate == FATE_SAMPLED_OUT) lock_xadd(&c->sampled_out, 1);
+        else if (f->fate == FATE_RATE_LIMITED || over_ceiling(now, true)) lock_xadd(&c->rate_limited, 1);
         else {
-            if (s->reads) f->texts_read |= read_arguments(ctx, s, c, f->arg, text_of(s, c, f));
+            if (f->from_obi) check_obi(f, id);
+            if (s->reads) f->flags |= read_arguments(ctx, s, c, f->arg, text_of(s, c, f));
             if (record(t, s, c, f, id, duration)) lock_xadd(&c->recorded, 1);
             else lock_xadd(&c->ring_full, 1);
         }

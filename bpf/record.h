@@ -18,6 +18,9 @@ enum scope { SCOPE_ANY, SCOPE_TGID, SCOPE_MAP };
 enum binding { BINDING_LOOSE, BINDING_BODY, BINDING_ACTIVATION };
 enum mode { MODE_COUNT, MODE_HISTOGRAM, MODE_SPANS };
 
+/* Where a call may find the trace that it belongs to, in this order; bits of `join`. */
+enum join { JOIN_ARGUMENT = 1, JOIN_ENCLOSING = 2, JOIN_OBI = 4, JOIN_NEW = 8 };
+
 /* How to read one argument; `slot` is where the value goes. Offsets of registers are into struct pt_regs. */
 struct argument {
     __u8 how, size, is_signed, is_string;
@@ -39,8 +42,12 @@ struct site {
     __u32 sample_below;   /* a trace rooted here is recorded when a random u32 is at most this; 0: never */
     __u32 stride;         /* rows of `counters` from one CPU to the next: the span probes that the map has room for */
     __u32 reads;          /* of `argument`, how many are in use */
-    __u32 has_text;       /* this span probe's records go to the text ring */
+    __u8 has_text;        /* this span probe's records go to the text ring */
+    __u8 join;
+    __u8 in_comment;      /* `traceparent` points to a statement that may have it in a comment, not to the header's value */
+    __u8 unused;
     struct argument argument[READS];
+    struct argument traceparent;      /* HOW_NONE: none */
 };
 
 enum call_flag {
@@ -76,6 +83,8 @@ struct counters {
     __u64 too_short, ring_full, sum_ns, max_ns;
     __u64 min_ns_inverted;  /* ~minimum, so that 0 means none yet */
     __u64 text_lost;        /* a string that could not be read or kept; its span goes out without it */
+    __u64 joined_argument, joined_obi;  /* calls whose parent came from outside; no part of the equations, nor is the next */
+    __u64 bad_traceparent;  /* one was there, but no valid one: the call went on as if there were none */
 };
 
 /* Patched in when the image is loaded: this kernel's tracepoint records, the record ceiling. */
@@ -90,8 +99,8 @@ struct losses {
 };
 
 _Static_assert(sizeof(struct argument) == 24, "argument");
-_Static_assert(sizeof(struct site) == 48 + READS * 24, "site");
+_Static_assert(sizeof(struct site) == 48 + (READS + 1) * 24, "site");
 _Static_assert(sizeof(struct call) == 104, "call");
 _Static_assert(sizeof(struct call_text) == 104 + TEXTS * TEXT, "call_text");
-_Static_assert(sizeof(struct counters) == 144, "counters");
+_Static_assert(sizeof(struct counters) == 168, "counters");
 _Static_assert(sizeof(struct settings) == 16, "settings");

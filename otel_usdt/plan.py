@@ -23,6 +23,7 @@ Mode = Literal["count", "histogram", "spans"]
 Scope = Literal["pid", "tree", "binary"]
 Role = Literal["enter", "return", "point"]
 Cost = Literal["emulated", "nop5", "single-step"]
+Join = Literal["argument", "enclosing", "obi", "new"]
 
 ARGUMENT_SLOTS = 4  # integers that one record carries; bpf/record.h ARGS
 TEXT_SLOTS = 2  # strings that one record carries; bpf/record.h TEXTS
@@ -30,6 +31,8 @@ TEXT_BYTES = 256  # of each, with its closing NUL; bpf/record.h TEXT
 MAX_SITES = 4096
 MAX_SPANS = 1024
 MACHINES = ("x86_64", "aarch64")
+JOINS: tuple[Join, ...] = ("argument", "enclosing", "obi", "new")  # in the order in which they apply
+BPF_FS = "/sys/fs/bpf"  # where OBI pins its map unless it is told otherwise
 LONGEST_S = 1e9  # 31 years: what clocks and select(2) surely take
 MAX_TARGETS = 64  # a process's targets are the bits of one u64 in the kernel's scope map
 
@@ -57,6 +60,7 @@ class Target:
     in_scope: int = 0  # processes that map the binaries and are in scope, when planned
     outsiders: int = 0  # processes outside the scope that would pay for every hit as well
     sample: float = 1.0  # probability that a trace whose root is here is recorded
+    join: tuple[Join, ...] = JOINS  # where its calls may find the trace that they belong to
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,14 @@ class Argument:
     slot: int
     string: bool = False
     max: int = TEXT_BYTES  # bytes kept of a string, its NUL included
+
+
+@dataclass(frozen=True, slots=True)
+class Traceparent:
+    """Where a W3C traceparent's text is: the header's value itself, or a statement with it `in_comment`."""
+
+    location: Location
+    in_comment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,7 @@ class Site:
     # loose: the ends may be in different functions of the same thread; paired last in, first out.
     binding: Literal["activation", "body", "loose"] = "loose"
     arguments: tuple[Argument, ...] = ()
+    traceparent: Traceparent | None = None
     instruction: str = ""  # what the trap sits on, for people
     cost: Cost = "single-step"
 
@@ -222,6 +235,7 @@ class Plan:
     limits: Limits = Limits()
     pipeline_user: str = "nobody"
     telemetry: Telemetry = Telemetry()
+    bpf_fs: str = BPF_FS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, for JSON."""
@@ -319,8 +333,11 @@ def _check(plan: Plan) -> None:
         _want(0 <= site.binary < len(plan.binaries), f"{site.probe}: no such binary")
         _want(0 <= site.file_offset < 1 << 62 and 0 <= site.semaphore_offset < 1 << 32, f"{site.probe}: offset out of range")
         _want(len(site.arguments) <= ARGUMENT_SLOTS + TEXT_SLOTS, f"{site.probe}: too many arguments")
+        machine = plan.binaries[site.binary].machine
         for argument in site.arguments:
-            _check_argument(argument, plan.binaries[site.binary].machine, site.probe)
+            _check_argument(argument, machine, site.probe)
+        if site.traceparent is not None:
+            _check_location(site.traceparent.location, machine, site.probe)
     for size in (plan.limits.ring_bytes, plan.limits.text_ring_bytes):
         _want(
             4096 <= size <= 1 << 30 and size & (size - 1) == 0,
@@ -328,6 +345,7 @@ def _check(plan: Plan) -> None:
         )
     _want(0 <= plan.limits.records_per_second < 1 << 31, "records_per_second is out of range")
     _want(0 <= plan.lease.ttl_s <= LONGEST_S, "ttl of the lease is out of range")
+    _want(_is_path(plan.bpf_fs) and plan.bpf_fs.startswith("/"), f"bpf_fs_path {_shown(plan.bpf_fs)} is no absolute path")
     _want(_is_place(plan.telemetry.listen), f"telemetry on {_shown(plan.telemetry.listen)}: ADDRESS:PORT is wanted")
     _check_export(plan.export)
 
@@ -343,11 +361,15 @@ def _check_span(span: Span, targets: int) -> None:
 
 
 def _check_argument(argument: Argument, machine: str, probe: str) -> None:
-    from otel_usdt.probes.rows import REGISTERS  # here, for it is made of this module's words
-
-    location, registers = argument.location, REGISTERS[machine]
     _want(0 <= argument.slot < (TEXT_SLOTS if argument.string else ARGUMENT_SLOTS), f"{probe}: slot out of range")
     _want(2 <= argument.max <= TEXT_BYTES, f"{probe}: text of {_shown(argument.max)} bytes")
+    _check_location(argument.location, machine, probe)
+
+
+def _check_location(location: Location, machine: str, probe: str) -> None:
+    from otel_usdt.probes.rows import REGISTERS  # here, for it is made of this module's words
+
+    registers = REGISTERS[machine]
     _want(location.size in (1, 2, 4, 8), f"{probe}: argument of {_shown(location.size)} bytes")
     _want(-(1 << 63) <= location.offset < 1 << 63, f"{probe}: offset out of range")
     for register, may_be_none in ((location.register, location.how == "constant"), (location.index, True)):

@@ -24,7 +24,7 @@ from otel_usdt.children import UNPRIVILEGED, finish, say, start_pipeline
 from otel_usdt.elf.build_id import build_id
 from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
 from otel_usdt.plan import Binary, Limits, Plan, Role
-from otel_usdt.probes import attach, image, rows, scope, syscalls
+from otel_usdt.probes import attach, image, obi, rows, scope, syscalls
 from otel_usdt.targets.identity import resource_of
 
 ANSWER_BYTES = channel.MAX_MESSAGE // 2  # of resources in one message
@@ -135,8 +135,9 @@ def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int
 def hold(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, pipeline: subprocess.Popen[bytes], signals: socket.socket) -> str:
     """Keep the session until something ends it; returns what did."""
     ends_at = time.monotonic() + plan.lease.ttl_s if plan.lease.ttl_s else float("inf")
-    watch = scope.Watch(plan, loaded)
+    watch, look = scope.Watch(plan, loaded), obi_follower(plan, loaded)
     while True:
+        look()
         poll = select.poll()  # not select(2): a host of many targets has more descriptors than that takes
         for descriptor in (pipe.fileno(), signals.fileno(), *watch.descriptors()):
             poll.register(descriptor, select.POLLIN)
@@ -154,6 +155,13 @@ def hold(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, pipeline: subp
             return f"lease of {plan.lease.ttl_s:g} s ended"
         if gone := watch.gone(ready):
             return gone
+
+
+def obi_follower(plan: Plan, loaded: image.Loaded) -> Callable[[], None]:
+    """What to call now and then so that calls join OBI's requests, where the plan wants that."""
+    if not any(span.mode == "spans" and "obi" in plan.targets[span.target].join for span in plan.spans):
+        return lambda: None
+    return obi.Follower(plan.bpf_fs, loaded.maps["contexts"], say).look
 
 
 def answer(message: dict[str, Any], watch: scope.Watch, pipe: channel.Channel) -> None:

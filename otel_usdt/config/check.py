@@ -87,6 +87,8 @@ def _shape(span: dict[str, Any], path: Path) -> Found:
         yield (*path, "mode"), "one probe alone is a point without duration: it can only be counted (mode: count)"
     if shapes == ["probe"] and span.get("min_duration") is not None:
         yield (*path, "min_duration"), "one probe alone is a point without duration"
+    if span.get("traceparent") is not None and (shapes == ["probe"] or span.get("mode", "spans") != "spans"):
+        yield (*path, "traceparent"), "only mode: spans makes spans, which could have a parent"
     if span.get("error") is not None and shapes != ["function"]:
         yield (*path, "error"), "only a function has a return value: error goes with function"
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from otel_usdt import units
 from otel_usdt.errors import UsageError
-from otel_usdt.plan import MAX_TARGETS, TEXT_BYTES
+from otel_usdt.plan import BPF_FS, JOINS, MAX_TARGETS, TEXT_BYTES, Join
 from otel_usdt.probespec import ProbeSpec, parse_function, parse_probe
 
 Operator = Literal["<", "<=", "==", "!=", ">=", ">"]
@@ -122,6 +122,10 @@ def _only_true(value: bool) -> bool:
     return value
 
 
+def _in_order(join: tuple[Join, ...]) -> tuple[Join, ...]:
+    return tuple(one for one in JOINS if one in join)
+
+
 def _not_yet(*words: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if value in words:
@@ -217,10 +221,21 @@ class ErrorConfig(Strict):
     type: Name | None = Field(default=None, description="error.type of the span; the return value itself when absent.")
 
 
+class TraceparentConfig(Strict):
+    """A W3C traceparent among the arguments: the call hangs under the span that it names."""
+
+    arg: int = Field(ge=1, le=12, description="The argument that points to the text, from 1; read where the call begins.")
+    in_: Literal["value", "sqlcommenter"] = Field(
+        default="value",
+        alias="in",
+        description="value: the text is the traceparent; sqlcommenter: a statement with /*traceparent='...'*/ at its beginning or end.",
+    )
+
+
 class SpanConfig(Strict):
     """A span probe: one of function, enter and return, or probe."""
 
-    not_yet: ClassVar[tuple[str, ...]] = ("traceparent", "key")
+    not_yet: ClassVar[tuple[str, ...]] = ("key",)
     name: Name | None = Field(default=None, description="Name of the spans; the function's or probe's own when absent.")
     function: Function | None = Field(default=None, description="A function, its entry paired with its return; may be a glob.")
     enter: Ends = Field(default=(), description="Where a call begins: a probe, or a list of alternatives.")
@@ -236,6 +251,7 @@ class SpanConfig(Strict):
         default={}, description="Span attributes, by their OpenTelemetry names."
     )
     error: ErrorConfig | None = Field(default=None, description="When the span's status is ERROR; for functions.")
+    traceparent: TraceparentConfig | None = Field(default=None, description="Where a call finds the trace that it belongs to.")
 
     @model_validator(mode="before")
     @classmethod
@@ -260,6 +276,11 @@ class TargetConfig(Strict):
         default=CaptureConfig(), description="What may be read out of the target's memory."
     )
     sample: Share = Field(default=1.0, description="Share of the traces that begin here that are recorded; histograms count every call.")
+    join: Annotated[tuple[Join, ...], AfterValidator(_in_order)] = Field(
+        default=JOINS,
+        min_length=1,
+        description="Where calls find their trace, in this order: an argument, the enclosing call, OBI's request; new: one of their own.",
+    )
     spans: tuple[SpanConfig, ...] = Field(min_length=1, description="The span probes.")
 
 
@@ -347,6 +368,12 @@ class TelemetryConfig(Strict):
         return self
 
 
+class ObiConfig(Strict):
+    """OpenTelemetry eBPF Instrumentation, beside us."""
+
+    bpf_fs_path: Text = Field(default=BPF_FS, pattern="^/", description="The bpffs in which it pins its map, as its own setting says.")
+
+
 class LimitsConfig(Strict):
     """Memory and numbers."""
 
@@ -370,6 +397,7 @@ class Config(Strict):
     pipeline: Annotated[PipelineConfig, BeforeValidator(_empty_mapping)] = PipelineConfig()
     limits: Annotated[LimitsConfig, BeforeValidator(_empty_mapping)] = LimitsConfig()
     telemetry: Annotated[TelemetryConfig, BeforeValidator(_empty_mapping)] = TelemetryConfig()
+    obi: Annotated[ObiConfig, BeforeValidator(_empty_mapping)] = ObiConfig()
 
 
 def json_schema() -> str:

@@ -7,7 +7,8 @@
 
 Each term is counted where it happens, by a counter of its own; none is a difference of the others. Two things are by definition: a point
 (one end only) is a call that enters and returns in one hit, and in the modes that make no records every call is sampled out.
-`filtered` hits were outside the scope and are in no equation.
+`filtered` hits were outside the scope and are in no equation; nor are the texts that were lost, the calls that joined a trace from outside
+(by an argument, by OBI's map), and the traceparents that were not valid.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from otel_usdt.plan import Span
 NAMES = (
     "entries", "returns", "calls", "in_flight", "orphaned", "unwound", "expired", "map_full", "too_deep", "filtered",
     "recorded", "sampled_out", "rate_limited", "too_short", "ring_full", "queued", "exported", "spooled", "dropped", "text_lost",
+    "joined_argument", "joined_obi", "bad_traceparent",
 )  # fmt: skip
+BESIDE = ("filtered", "text_lost", "joined_argument", "joined_obi", "bad_traceparent")  # in no equation
 LOSSES = ("map_full", "too_deep", "rate_limited", "ring_full", "dropped", "expired", "text_lost")  # what an operator must hear of
 
 Ledger = dict[str, int]

@@ -48,6 +48,8 @@ _WAITING = Metric(
 _PAIRED = Metric("otel_usdt.calls.paired", "{call}", "total", "Calls whose entry and return were both seen")
 _RECORDED = Metric("otel_usdt.calls.recorded", "{call}", "total", "Calls that became a span")
 _TEXTS = Metric("otel_usdt.texts.lost", "{text}", "total", "Texts that could not be captured; their spans go out without them")
+_JOINED = Metric("otel_usdt.calls.joined", "{call}", "total", "Calls whose parent came from outside, by where it was found")
+_MALFORMED = Metric("otel_usdt.traceparents.malformed", "{text}", "total", "Traceparents that were not valid; their calls went on without")
 _PLACES: dict[str, tuple[Metric, dict[str, str]]] = {
     "entries": (_HITS, {"otel_usdt.hit": "entry"}),
     "returns": (_HITS, {"otel_usdt.hit": "return"}),
@@ -58,6 +60,9 @@ _PLACES: dict[str, tuple[Metric, dict[str, str]]] = {
     "queued": (_WAITING, {"otel_usdt.where": "queued"}),
     "spooled": (_WAITING, {"otel_usdt.where": "spooled"}),
     "text_lost": (_TEXTS, {}),
+    "joined_argument": (_JOINED, {"otel_usdt.join": "argument"}),
+    "joined_obi": (_JOINED, {"otel_usdt.join": "obi"}),
+    "bad_traceparent": (_MALFORMED, {}),
 }
 
 

@@ -73,6 +73,7 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         limits=Limits(config.budget.records_per_second, config.limits.ring_bytes, config.limits.text_ring_bytes),
         pipeline_user=config.pipeline.user,
         telemetry=Telemetry(config.telemetry.listen or ""),
+        bpf_fs=config.obi.bpf_fs_path,
     )
 
 
@@ -150,4 +151,4 @@ def _target(draft: Draft, index: int, wanted: TargetConfig, pids: list[int], fil
     if outsiders:
         draft.notes.append(f"{name}: {len(outsiders)} processes outside the scope map the same file and pay for each hit as well")
     resource = (resource_of(pids[0]) if pids else None) or {"service.name": name}
-    return Target(name, wanted.scope, tuple(pids), resource, len(everyone & covered), len(outsiders), wanted.sample)
+    return Target(name, wanted.scope, tuple(pids), resource, len(everyone & covered), len(outsiders), wanted.sample, wanted.join)

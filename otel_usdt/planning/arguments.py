@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from otel_usdt.config import AttributeConfig, SpanConfig
+from otel_usdt.config import AttributeConfig, SpanConfig, TraceparentConfig
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import ProbeNotFound
-from otel_usdt.plan import ARGUMENT_SLOTS, Argument, Attribute, ErrorWhen
+from otel_usdt.plan import ARGUMENT_SLOTS, Argument, Attribute, ErrorWhen, Traceparent
 from otel_usdt.planning.find import End
 from otel_usdt.probes.rows import RETURN_VALUE
 
@@ -27,6 +27,7 @@ class Wanted:
     error: ErrorWhen | None
     entry: Reads
     exit: Reads
+    traceparent: TraceparentConfig | None
 
 
 def wanted(span: SpanConfig, text: bool) -> Wanted:
@@ -49,7 +50,7 @@ def wanted(span: SpanConfig, text: bool) -> Wanted:
         assert integers < ARGUMENT_SLOTS, "checked with the configuration"
         # Its own slot, for it is read as the type that the comparison wants.
         leave.append((AttributeConfig.model_validate({"return": True, "as": span.error.as_}), integers))
-    return Wanted(tuple(attributes), error, tuple(entry), tuple(leave))
+    return Wanted(tuple(attributes), error, tuple(entry), tuple(leave), span.traceparent)
 
 
 def arguments(end: End, what: Reads, notes: list[str]) -> tuple[Argument, ...]:
@@ -62,6 +63,15 @@ def arguments(end: End, what: Reads, notes: list[str]) -> tuple[Argument, ...]:
             continue
         found.append(Argument(_typed(location, one), slot, one.as_ == "string", one.max))
     return tuple(found)
+
+
+def traceparent(end: End, wanted: TraceparentConfig | None, notes: list[str]) -> Traceparent | None:
+    """Where this site finds a traceparent, which may be nowhere: told in `notes` when one was wanted."""
+    if wanted is None:
+        return None
+    for one in arguments(end, ((AttributeConfig.model_validate({"arg": wanted.arg, "as": "string"}), 0),), notes):
+        return Traceparent(one.location, wanted.in_ == "sqlcommenter")
+    return None
 
 
 def _place(end: End) -> int:

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Literal
 
-from otel_usdt.config import SpanConfig
+from otel_usdt.config import SpanConfig, TraceparentConfig
 from otel_usdt.elf.binary import Binary
 from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_site
 from otel_usdt.elf.returns import jumps_to_entry, return_refused, return_sites, switches_stacks, uretprobe_refused
@@ -16,7 +16,7 @@ from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
 from otel_usdt.plan import Argument, Refusal, Role, Site, Span
 from otel_usdt.plan import Binary as PlannedBinary
-from otel_usdt.planning.arguments import Reads, Wanted, arguments, wanted
+from otel_usdt.planning.arguments import Reads, Wanted, arguments, traceparent, wanted
 from otel_usdt.planning.find import End, Files
 
 Binding = Literal["activation", "body", "loose"]
@@ -71,7 +71,8 @@ def _function(draft: Draft, files: Files, span: SpanConfig, target: int, probe: 
     sites: list[Site] = []
     for end in ends:
         try:
-            entries = _sites(draft, [end], "point" if counted else "enter", "activation", want.entry, draft.notes)
+            role: Role = "point" if counted else "enter"
+            entries = _sites(draft, [end], role, "activation", want.entry, draft.notes, want.traceparent)
             sites += entries if counted or not entries else [*entries, *_returns(draft, files, end, entries[0], want)]
         except _Refused as why:
             draft.refused.append(Refusal(probe, str(why), why.remedy))
@@ -115,7 +116,7 @@ def _pair(draft: Draft, files: Files, span: SpanConfig, target: int, want: Wante
     function = _one_body(starts, stops)
     binding: Binding = "body" if function else "loose"
     try:
-        sites = _sites(draft, starts, "enter", binding, want.entry, draft.notes)
+        sites = _sites(draft, starts, "enter", binding, want.entry, draft.notes, want.traceparent)
         sites += _sites(draft, stops, "return", binding, want.exit, draft.notes)
     except _Refused as why:
         draft.refused.append(Refusal(probe, str(why), why.remedy))
@@ -150,7 +151,15 @@ class _Refused(Exception):
         self.remedy = remedy
 
 
-def _sites(draft: Draft, ends: list[End], role: Role, binding: Binding, what: Reads, notes: list[str]) -> list[Site]:
+def _sites(
+    draft: Draft,
+    ends: list[End],
+    role: Role,
+    binding: Binding,
+    what: Reads,
+    notes: list[str],
+    outside: TraceparentConfig | None = None,
+) -> list[Site]:
     sites = []
     for end in ends:
         if end.note is not None:
@@ -165,7 +174,8 @@ def _sites(draft: Draft, ends: list[End], role: Role, binding: Binding, what: Re
             place = address_site(end.binary, end.spec.address)
         if place.refused:
             raise _Refused(place.refused, place.remedy)
-        sites.append(_site(draft, end, place, role, binding, arguments(end, what, notes)))
+        made = _site(draft, end, place, role, binding, arguments(end, what, notes))
+        sites.append(replace(made, traceparent=traceparent(end, outside, notes)))
     return sites
 
 

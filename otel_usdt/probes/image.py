@@ -20,7 +20,7 @@ from typing import Any
 
 from otel_usdt import __version__
 from otel_usdt.errors import CompilerMissing, KernelRefused, NotPermitted
-from otel_usdt.probes import compiler, syscalls
+from otel_usdt.probes import compiler, obi, syscalls
 from otel_usdt.probes.sources import bpf_folder
 
 Image = dict[str, Any]
@@ -162,8 +162,11 @@ def load(image: Image, max_entries: dict[str, int]) -> Loaded:
     maps: dict[str, int] = {}
     programs: dict[str, int] = {}
     try:
+        maps["obi_template"] = obi.template()
         for name, shape in image["maps"].items():
-            maps[name] = syscalls.create_map(shape | {"max_entries": max_entries.get(name, shape["max_entries"])}, name)
+            sized = shape | {"max_entries": max_entries.get(name, shape["max_entries"])}
+            inner = maps["obi_template"] if shape["map_type"] == syscalls.ARRAY_OF_MAPS else 0
+            maps[name] = syscalls.create_map(sized, name, inner=inner)
         for name, program in image["programs"].items():
             code = bytearray(base64.b64decode(program["code"]))
             for at, used in program["uses"]:

@@ -9,17 +9,18 @@ from otel_usdt.elf.locations import Location
 from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site
 
 ARGUMENT = struct.Struct("<BBBBBBHHHIq")
-SITE = struct.Struct("<IBBBBIIQQIIII")
+SITE = struct.Struct("<IBBBBIIQQIIIBBBB")
 SETTINGS = struct.Struct("<IIII")
 KernelRole = Literal["off", "enter", "return", "point", "last"]
 READS = ARGUMENT_SLOTS + TEXT_SLOTS
-SITE_BYTES = SITE.size + READS * ARGUMENT.size
+SITE_BYTES = SITE.size + (READS + 1) * ARGUMENT.size  # the last is the traceparent
 
 ROLES = {"off": 0, "enter": 1, "return": 2, "point": 3, "last": 4}
 HOWS = {"register": 1, "memory": 2, "constant": 3}
 SCOPES = {"binary": 0, "pid": 1, "tree": 2}
 BINDINGS = {"loose": 0, "body": 1, "activation": 2}
 MODES = {"count": 0, "histogram": 1, "spans": 2}
+JOINS = {"argument": 1, "enclosing": 2, "obi": 4, "new": 8}
 
 # Byte offsets into struct pt_regs (arch/x86/include/uapi/asm/ptrace.h) and struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h).
 _X86_64 = (
@@ -67,5 +68,11 @@ def site_row(plan: Plan, site: Site, stride: int, tgid: int = 0, *, role: Kernel
         stride,
         len(site.arguments),
         has_text,
+        sum(JOINS[one] for one in target.join),
+        site.traceparent is not None and site.traceparent.in_comment,
+        0,
     )
-    return (head + b"".join(argument_row(argument, machine) for argument in site.arguments)).ljust(SITE_BYTES, b"\0")
+    read = b"".join(argument_row(argument, machine) for argument in site.arguments).ljust(READS * ARGUMENT.size, b"\0")
+    found = site.traceparent
+    outside = argument_row(Argument(found.location, 0, string=True), machine) if found else bytes(ARGUMENT.size)
+    return head + read + outside

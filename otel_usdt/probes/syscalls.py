@@ -13,7 +13,10 @@ import struct
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _BPF, _PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}[platform.machine()]
 
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD, LINK_CREATE = 0, 1, 2, 4, 5, 28
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
+OBJ_GET, OBJ_GET_INFO_BY_FD, BTF_LOAD, LINK_CREATE = 7, 15, 18, 28
+LRU_HASH, ARRAY_OF_MAPS = 9, 12  # map types
+BPF_F_RDONLY = 8
 PROGRAM_TYPES = {"kprobe": 2, "tracepoint": 5}
 BPF_PERF_EVENT, BPF_TRACE_UPROBE_MULTI = 41, 48  # attach types
 PERF_TYPE_TRACEPOINT = 2
@@ -34,10 +37,39 @@ def bpf(command: int, attribute: bytes) -> int:
     return _checked(_LIBC.syscall(_BPF, command, buffer, len(attribute)))
 
 
-def create_map(shape: dict[str, int], name: str) -> int:
-    """A map of that shape (map_type, key_size, value_size, max_entries, map_flags); its descriptor."""
-    values = (shape[field] for field in ("map_type", "key_size", "value_size", "max_entries", "map_flags"))
-    return bpf(MAP_CREATE, struct.pack("<IIIIIII16s", *values, 0, 0, name.encode()[:15]))
+def create_map(shape: dict[str, int], name: str, *, inner: int = 0, btf: tuple[int, int, int] = (0, 0, 0)) -> int:
+    """A map of that shape (map_type, key_size, value_size, and perhaps max_entries, else 1, and map_flags); its descriptor.
+
+    `inner` is the descriptor of a map like those that a map of maps will hold; `btf` has a descriptor, and the type ids of key and value.
+    """
+    sizes = shape["map_type"], shape["key_size"], shape["value_size"], shape.get("max_entries", 1), shape.get("map_flags", 0)
+    return bpf(MAP_CREATE, struct.pack("<IIIIIII16sIIII", *sizes, inner, 0, name.encode()[:15], 0, *btf))
+
+
+def load_btf(told: bytes) -> int:
+    """BTF from its bytes; its descriptor."""
+    buffer = ctypes.create_string_buffer(told, len(told))
+    return bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(buffer), 0, len(told), 0, 0))
+
+
+def open_pinned_map(path: str) -> int:
+    """A map that is pinned in a bpffs, for reading; its descriptor."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return bpf(OBJ_GET, struct.pack("<QII", ctypes.addressof(name), 0, BPF_F_RDONLY))
+
+
+def map_shape(map_fd: int) -> tuple[int, int, int]:
+    """Map type, bytes of a key, bytes of a value."""
+    info = ctypes.create_string_buffer(80)
+    bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", map_fd, len(info), ctypes.addressof(info)))
+    kind, _, key_bytes, value_bytes = struct.unpack_from("<IIII", info.raw)
+    return kind, key_bytes, value_bytes
+
+
+def delete(map_fd: int, key: bytes) -> None:
+    """Take one element out; FileNotFoundError when there is none."""
+    buffer = ctypes.create_string_buffer(key, len(key))
+    bpf(MAP_DELETE_ELEM, struct.pack("<I4xQ", map_fd, ctypes.addressof(buffer)))
 
 
 def update(map_fd: int, key: bytes, value: bytes) -> None:

@@ -31,5 +31,6 @@ LINK = np.dtype([("row", "u4"), ("trace", "u8", (2,)), ("span", "u8")])  # our o
 COUNTER_NAMES = (
     "entries", "returns", "calls", "in_flight", "orphaned", "unwound", "map_full", "too_deep",
     "filtered", "recorded", "sampled_out", "rate_limited", "too_short", "ring_full", "sum_ns", "max_ns", "min_ns_inverted", "text_lost",
+    "joined_argument", "joined_obi", "bad_traceparent",
 )  # fmt: skip
 COUNTERS = np.dtype([(name, "u8") for name in COUNTER_NAMES])

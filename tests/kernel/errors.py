@@ -37,14 +37,14 @@ targets:
   - select: {pid: $pid, open_ports: 5432}
     scope: cgroup
     spans:
-      - {name: query, enter: usdt:a:b, return: usdt:a:c, traceparent: {arg: 1, in: sqlcommenter}}
+      - {name: query, enter: usdt:a:b, return: usdt:a:c}
       - {name: job, enter: usdt:app:put, return: usdt:app:got, key: {arg: 1}}
 lease: {ttl: 30m, renew: on request}
 budget: {cpu: 1%, drop_rate: 0.1%}
 export: {spool: {path: /var/lib/otel-usdt/spool}}
 policy: {}
 """
-LATER_KEYS = ("open_ports", "scope", "traceparent", "key", "renew", "cpu", "drop_rate", "spool", "policy")
+LATER_KEYS = ("open_ports", "scope", "key", "renew", "cpu", "drop_rate", "spool", "policy")
 
 CONFIGURATION = [
     Row("no configuration", 2, ("/nonexistent.yaml: No such file",), DOCS, "run /nonexistent.yaml"),

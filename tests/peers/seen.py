@@ -87,7 +87,7 @@ def jaeger_warnings(server: Server, service: str) -> list[list[str]]:
     query = urlencode({"query.service_name": service, "query.num_traces": 100000, **span_of_time})
     told = get_json(server.url("query", f"/api/v3/traces?{query}"))["result"]
     spans = [span for resource in told["resourceSpans"] for scope in resource["scopeSpans"] for span in scope["spans"]]
-    return [[str(one["value"]) for one in span["attributes"] if one["key"] == "@jaeger@warnings"] for span in spans]
+    return [[str(one["value"]) for one in span.get("attributes", ()) if one["key"] == "@jaeger@warnings"] for span in spans]
 
 
 TEMPO_UNIT = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import time
 from collections import Counter
@@ -11,8 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_usdt.demo.cluster import Cluster
+from otel_usdt.otlp.client import Accepted, Exporter
+from otel_usdt.otlp.encode import resource_of
+from otel_usdt.plan import OtlpExport
 from tests.kernel.commands import Commands
 from tests.kernel.ledger import all_exported, check_closed, nonzero
 from tests.kernel.program import Workload
@@ -154,3 +160,33 @@ def test_postgresql_under_load_is_whole_in_jaeger_and_tempo(cluster: Cluster, ot
     truth = expected(told.spans, "postgres", TEMPO_UNIT)
     ids = sorted({span.trace_id for span in truth})
     assert whole(lambda: tempo_spans(pipeline.tempo, ids), len(truth), "Tempo") == truth
+
+
+def test_a_statement_is_in_the_trace_of_its_caller(cluster: Cluster, otel_usdt: Commands, pipeline: Pipeline) -> None:
+    """The application sends its own span; the query whose comment names it is its child in Jaeger, with no warning on either."""
+    trace, parent = secrets.token_hex(16), secrets.token_hex(8)
+    began = time.time_ns()
+    (target,) = yaml.safe_load(EXAMPLE.read_text())["targets"]
+    target["select"] = {"pid": cluster.pid}
+    session = otel_usdt.run({"targets": [target], "export": {"otlp": {"endpoint": pipeline.endpoint}, "console": {"view": "all"}}})
+    cluster.psql(f"SELECT count(*) FROM pg_class /*traceparent='00-{trace}-{parent}-01'*/")
+    told = session.stop()
+    caller = Span(trace_id=bytes.fromhex(trace), span_id=bytes.fromhex(parent), name="GET /orders", kind=Span.SPAN_KIND_SERVER)
+    caller.start_time_unix_nano, caller.end_time_unix_nano = began, time.time_ns()
+    request = ExportTraceServiceRequest()
+    service = request.resource_spans.add(resource=resource_of({"service.name": "orders-caller"}))
+    service.scope_spans.add(spans=[caller])
+    assert Exporter(OtlpExport(pipeline.endpoint)).send("traces", request.SerializeToString()) == Accepted()
+    mine = [span for span in told.spans if span["trace_id"] == trace]
+    assert {span["name"] for span in mine} >= {"query", "parse", "plan", "execute"}
+
+    def seen() -> list[dict[str, Any]]:
+        return [one for one in jaeger_traces(pipeline.jaeger, "orders-caller", raw="true") if len(one["spans"]) == len(mine) + 1]
+
+    wait_until(lambda: bool(seen()), "the whole trace in Jaeger")
+    (whole_trace,) = seen()
+    (query,) = [span for span in whole_trace["spans"] if span["operationName"] == "query"]
+    assert [(reference["refType"], reference["spanID"]) for reference in query["references"]] == [("CHILD_OF", parent)]
+    assert whole_trace["processes"][query["processID"]]["serviceName"] == "postgres"
+    assert notes([whole_trace]) == []
+    assert jaeger_warnings(pipeline.jaeger, "orders-caller") == [[]] * len(whole_trace["spans"])

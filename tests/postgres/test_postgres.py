@@ -145,6 +145,20 @@ def test_text_of_statements_stays_where_it_is_by_default(cluster: Cluster, otel_
     assert "secret" not in "".join(session.out)
 
 
+def test_a_statement_hangs_under_the_span_that_its_comment_names(cluster: Cluster, otel_usdt: Commands) -> None:
+    """As sqlcommenter writes it: the query is a child of the caller's span, all that happens within it follows; its neighbours do not."""
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    session = attach(otel_usdt, cluster)
+    cluster.psql(f"SELECT 1;\nSELECT count(*) FROM pg_class /*route='%2Forders',traceparent='00-{trace}-{parent}-01'*/;\nSELECT 2;")
+    told = session.stop()
+    lossless(told)
+    joined = [span for span in told.spans if span["trace_id"] == trace]
+    assert [(span["name"], span["parent_span_id"]) for span in joined if span["name"] == "query"] == [("query", parent)]
+    assert {span["name"] for span in joined} >= {"query", "parse", "rewrite", "plan", "execute"}
+    assert len(told.named("query")) == 3
+    assert told.ledger["query"]["joined_argument"] == 1
+
+
 WORK = """
 CREATE TABLE parent (id int PRIMARY KEY);
 CREATE TABLE child (id int REFERENCES parent);

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_usdt.metrics.ledger import LOSSES, NAMES, Delivered, check, ledgers
+from otel_usdt.metrics.ledger import BESIDE, LOSSES, NAMES, Delivered, check, ledgers
 from otel_usdt.plan import Span
 from otel_usdt.stream.records import COUNTER_NAMES
 
@@ -23,7 +23,7 @@ EQUATIONS = {
     "calls": ("recorded", "sampled_out", "rate_limited", "too_short", "ring_full"),
     "recorded": ("queued", "exported", "spooled", "dropped"),
 }
-TERMS = [name for name in NAMES if name not in (*EQUATIONS, "filtered", "text_lost")]
+TERMS = [name for name in NAMES if name not in (*EQUATIONS, *BESIDE)]
 
 
 def kernel(*of_spans: Mapping[str, int]) -> dict[str, np.ndarray[Any, Any]]:
@@ -71,9 +71,9 @@ def test_a_negative_count_is_said_even_where_the_sums_balance() -> None:
     assert check(closed({}) | {"filtered": -1}) == ["filtered is -1"]
 
 
-def test_filtered_hits_and_lost_texts_are_in_no_equation() -> None:
-    """They are told, and balance nothing."""
-    assert check(closed({"exported": 1}) | {"filtered": 99, "text_lost": 7}) == []
+def test_what_stands_beside_the_equations_balances_nothing() -> None:
+    """Hits outside the scope, lost texts and joined calls are told, and that is all."""
+    assert check(closed({"exported": 1}) | dict.fromkeys(BESIDE, 99)) == []
 
 
 def test_a_span_probe_has_the_kernels_counts_and_what_became_of_its_records() -> None:
@@ -81,7 +81,16 @@ def test_a_span_probe_has_the_kernels_counts_and_what_became_of_its_records() ->
     told = kernel(
         {"entries": 1, "calls": 1, "recorded": 1},
         {"entries": 30, "returns": 24, "calls": 23, "in_flight": 4, "orphaned": 1, "unwound": 2, "map_full": 1, "filtered": 50}
-        | {"recorded": 15, "sampled_out": 1, "rate_limited": 2, "too_short": 3, "ring_full": 2, "text_lost": 6, "sum_ns": 777},
+        | {
+            "recorded": 15,
+            "sampled_out": 1,
+            "rate_limited": 2,
+            "too_short": 3,
+            "ring_full": 2,
+            "text_lost": 6,
+            "joined_obi": 5,
+            "sum_ns": 777,
+        },
     )
     delivered = Delivered(received={1: 11}, exported={1: 6}, dropped={1: 2}, queued={1: 3})
     ledger = ledgers([SPAN, replace(SPAN, name="parse")], told, delivered)["parse"]
@@ -90,6 +99,7 @@ def test_a_span_probe_has_the_kernels_counts_and_what_became_of_its_records() ->
         "entries": 30, "returns": 24, "calls": 23, "in_flight": 4, "orphaned": 1, "unwound": 2, "expired": 0, "map_full": 1, "too_deep": 0,
         "filtered": 50, "recorded": 15, "sampled_out": 1, "rate_limited": 2, "too_short": 3, "ring_full": 2,
         "queued": 4 + 3, "exported": 6, "spooled": 0, "dropped": 2, "text_lost": 6,
+        "joined_argument": 0, "joined_obi": 5, "bad_traceparent": 0,
     }  # fmt: skip
     assert check(ledger) == []
     assert all(type(value) is int for value in ledger.values())

@@ -31,6 +31,7 @@ from otel_usdt.plan import (
     Site,
     Span,
     Target,
+    Traceparent,
 )
 from otel_usdt.probes.rows import REGISTERS, SITE_BYTES, site_row
 
@@ -80,6 +81,7 @@ targets = st.builds(
     st.integers(0, 9),
     st.integers(0, 9),
     st.floats(0, 1),
+    st.lists(st.sampled_from(plan.JOINS), unique=True).map(tuple),
 )
 binaries = st.builds(
     Binary,
@@ -143,6 +145,7 @@ def plans(draw: st.DrawFn) -> Plan:
                 draw(st.integers(0, (1 << 32) - 1)),
                 draw(st.sampled_from(("activation", "body", "loose"))),
                 tuple(draw(st.lists(an_argument(some_binaries[binary].machine), max_size=6))),
+                draw(st.none() | st.builds(Traceparent, locations(some_binaries[binary].machine), st.booleans())),
                 draw(words),
                 draw(st.sampled_from(get_args(plan.Cost))),
             )

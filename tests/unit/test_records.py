@@ -47,6 +47,7 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
     assert rows.ARGUMENT.size == c.sizes["argument"]
     assert rows.SETTINGS.size == c.sizes["settings"]
     assert c.sizes["site"] == rows.SITE_BYTES
+    assert c.structs["site"]["traceparent"] == Field(rows.SITE_BYTES - rows.ARGUMENT.size, rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
     assert c.structs["site"]["argument"] == Field(rows.SITE.size, rows.READS * rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
 
 
@@ -60,6 +61,7 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
             {"HOW_NONE": 0},  # an argument that is not there: all zeros
         ),
         ("scope", {"SCOPE_ANY": rows.SCOPES["binary"], "SCOPE_TGID": rows.SCOPES["pid"], "SCOPE_MAP": rows.SCOPES["tree"]}, {}),
+        ("join", {f"JOIN_{name.upper()}": bit for name, bit in rows.JOINS.items()}, {}),
         ("mode", {"MODE_COUNT": rows.MODES["count"], "MODE_HISTOGRAM": rows.MODES["histogram"], "MODE_SPANS": rows.MODES["spans"]}, {}),
         (
             "binding",
@@ -84,7 +86,7 @@ def test_enumerators_are_the_same_on_both_sides(enum: str, python: dict[str, int
 
 def test_no_enumeration_is_left_out() -> None:
     """A new enum in the header must be compared above, and a word that plans may use has its number."""
-    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "binding", "call_flag"}
+    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "join", "binding", "call_flag"}
     assert (len(rows.ROLES), len(rows.HOWS), len(rows.SCOPES), len(rows.MODES), len(rows.BINDINGS)) == (5, 3, 3, 3, 3)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_usdt.elf.locations import Location
-from otel_usdt.plan import Argument, Attribute, Binary, Plan, Site, Span, Target
+from otel_usdt.plan import Argument, Attribute, Binary, Plan, Site, Span, Target, Traceparent
 from otel_usdt.probes.rows import SITE_BYTES, argument_row, site_row
 from tests.unit.layout import record_layout
 
@@ -40,6 +40,10 @@ def arguments_of(row: bytes) -> list[dict[str, int]]:
     return [read(row, "argument", where.offset + i * where.element_size) for i in range(where.size // where.element_size)]
 
 
+def traceparent_of(row: bytes) -> dict[str, int]:
+    return read(row, "argument", record_layout().structs["site"]["traceparent"].offset)
+
+
 def test_every_field_of_a_site_is_in_its_place() -> None:
     """A known site has known values in the fields by their C names, and no argument is anything but zeros."""
     row = site_row(PLAN, SITE, stride=77, tgid=4321)
@@ -47,8 +51,19 @@ def test_every_field_of_a_site_is_in_its_place() -> None:
     assert read(row) == {
         "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
         "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
+        "join": 15, "in_comment": 0, "unused": 0,
     }  # fmt: skip
-    assert all(set(argument.values()) == {0} for argument in arguments_of(row))
+    assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), traceparent_of(row)))
+
+
+def test_where_a_traceparent_is_follows_the_arguments() -> None:
+    """It is read like a string, and the row says whether in a comment; which traces may be joined is a bit each."""
+    site = replace(SITE, traceparent=Traceparent(Location("register", 8, False, "si"), in_comment=True))
+    targets = (*PLAN.targets[:2], replace(PLAN.targets[2], join=("argument", "obi")))
+    row = site_row(replace(PLAN, targets=targets), site, 1)
+    found = traceparent_of(row)
+    assert (found["how"], found["size"], found["is_string"], found["reg"]) == (1, 8, 1, 104)
+    assert (read(row)["join"], read(row)["in_comment"], read(row)["reads"]) == (5, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +133,10 @@ def test_golden_bytes() -> None:
     """The whole row of one site, so that no change goes unseen."""
     site = replace(SITE, role="return", uretprobe=True, arguments=(Argument(Location("register", 8, True, "ax"), 1),))
     golden = """
-        01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00000000
+        01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00 0f 00 00
         01 08 01 00 01 00 0001  5000 0000 00000000  0000000000000000
     """
-    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(192, b"\0")
+    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(216, b"\0")
 
 
 def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:

@@ -44,6 +44,8 @@ static const struct {
     {"crossing", run_crossing},
     {"split", run_split},
     {"sizes", run_sizes},
+    {"statements", run_statements},
+    {"request", run_request},
     {"guarded", run_guarded},
     {"semaphores", run_semaphores},
 };

@@ -51,6 +51,9 @@ void run_abandoned(long n, long unused);
 void run_crossing(long n, long unused);
 void run_split(long n, long unused);
 void run_sizes(long n, long unused);
+/* joining.c */
+void run_statements(long n, long times);
+void run_request(long unused, long also_unused);
 /* guarded.c */
 void run_guarded(long n, long unused);
 void run_semaphores(long unused, long also_unused);
