@@ -69,6 +69,25 @@ static struct text *text_of(struct site *s, struct counters *c, struct frame *f)
     return text;
 }
 
+static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 duration)
+{
+    r->trace[0] = f->trace[0];
+    r->trace[1] = f->trace[1];
+    r->span = f->span;
+    r->parent = f->parent;
+    r->link = f->link;
+    r->start_ktime_ns = f->start_ktime_ns;
+    r->duration_ns = duration;
+    r->thread = id;
+    r->probe = f->probe;
+    r->depth = t->depth;
+    r->flags = f->flags;
+    #pragma unroll
+    for (int i = 0; i < ARGS; i++) r->arg[i] = f->arg[i];
+}
+
+#include "keyed.bpf.h"
+
 static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id)
 {
     struct thread *t = this_thread(id, s->stride);
@@ -97,6 +116,10 @@ static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
         struct text *text = s->has_text && s->mode == MODE_SPANS && f->fate == FATE_RECORD ? text_for(f->span, c) : 0;
         f->has_text = text != 0;
         f->flags |= read_arguments(ctx, s, c, f->arg, text);
+    }
+    if (s->keyed) {
+        begin_keyed(ctx, s, c, t, f, id);
+        return;
     }
     t->depth = depth + 1;
     lock_xadd(&c->in_flight, 1);
@@ -129,23 +152,6 @@ static void measure(struct site *s, struct counters *c, u64 duration)
     if (~duration > c->min_ns_inverted) c->min_ns_inverted = ~duration;
 }
 
-static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 duration)
-{
-    r->trace[0] = f->trace[0];
-    r->trace[1] = f->trace[1];
-    r->span = f->span;
-    r->parent = f->parent;
-    r->link = f->link;
-    r->start_ktime_ns = f->start_ktime_ns;
-    r->duration_ns = duration;
-    r->thread = id;
-    r->probe = f->probe;
-    r->depth = t->depth;
-    r->flags = f->flags;
-    #pragma unroll
-    for (int i = 0; i < ARGS; i++) r->arg[i] = f->arg[i];
-}
-
 static bool record(struct thread *t, struct site *s, struct counters *c, struct frame *f, u64 id, u64 duration)
 {
     if (!s->has_text) {
@@ -168,6 +174,10 @@ static bool record(struct thread *t, struct site *s, struct counters *c, struct 
 
 static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id, u64 now)
 {
+    if (s->keyed) {
+        end_keyed(ctx, s, c, id, now);
+        return;
+    }
     struct thread *t = threads.lookup(&id);
     struct frame *f = t && t->depth ? partner(t, s, PT_REGS_SP(ctx) - s->sp_bias) : 0;
     if (!f) {

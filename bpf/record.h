@@ -18,6 +18,9 @@ enum scope { SCOPE_ANY, SCOPE_TGID, SCOPE_MAP };
 enum binding { BINDING_LOOSE, BINDING_BODY, BINDING_ACTIVATION };
 enum mode { MODE_COUNT, MODE_HISTOGRAM, MODE_SPANS };
 
+/* How the two ends of a call that may change threads are told to be of one call: by nothing, by a number, by a string's hash. */
+enum keyed { KEYED_NOT, KEYED_NUMBER, KEYED_STRING };
+
 /* Where a call may find the trace that it belongs to, in this order; bits of `join`. */
 enum join { JOIN_ARGUMENT = 1, JOIN_ENCLOSING = 2, JOIN_OBI = 4, JOIN_NEW = 8 };
 
@@ -45,15 +48,19 @@ struct site {
     __u8 has_text;        /* this span probe's records go to the text ring */
     __u8 join;
     __u8 in_comment;      /* `traceparent` points to a statement that may have it in a comment, not to the header's value */
-    __u8 unused;
+    __u8 keyed;
     struct argument argument[READS];
     struct argument traceparent;      /* HOW_NONE: none */
+    struct argument key;
 };
 
 enum call_flag {
     CALL_TEXT0 = 1, CALL_TEXT1 = 2,   /* shifted by slot: that text was read */
     CALL_REMOTE = 4,                  /* the parent is a span of another process, or of another tracer */
     CALL_DISAGREES = 8,               /* the context from outside was another at the return than at the entry */
+    CALL_ENTER = 16,                  /* not a call, but the beginning of a keyed one; user space pairs it with the end of its key */
+    CALL_RETURN = 32,                 /* its end, on whatever thread; trace and span are of the call that was open there */
+    CALL_SAMPLED_OUT = 64, CALL_RATE_LIMITED = 128 /* with CALL_ENTER: the call is to be counted, but makes no span */
 };
 
 /* A paired call. All times CLOCK_MONOTONIC, nanoseconds. */
@@ -61,7 +68,8 @@ struct call {
     __u64 trace[2];
     __u64 span, parent;   /* parent 0: a root */
     __u64 link;           /* another span of this trace that the call belongs to; 0: none */
-    __u64 start_ktime_ns, duration_ns;
+    __u64 start_ktime_ns;
+    __u64 duration_ns;    /* with CALL_ENTER or CALL_RETURN: the key */
     __u64 thread;         /* tgid << 32 | tid, of the initial pid namespace */
     __u32 probe;
     __u16 depth;          /* 1: a root */
@@ -99,7 +107,7 @@ struct losses {
 };
 
 _Static_assert(sizeof(struct argument) == 24, "argument");
-_Static_assert(sizeof(struct site) == 48 + (READS + 1) * 24, "site");
+_Static_assert(sizeof(struct site) == 48 + (READS + 2) * 24, "site");
 _Static_assert(sizeof(struct call) == 104, "call");
 _Static_assert(sizeof(struct call_text) == 104 + TEXTS * TEXT, "call_text");
 _Static_assert(sizeof(struct counters) == 168, "counters");

@@ -23,7 +23,7 @@ from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.errors import OtelUsdtError
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
-from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers
+from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, with_paired
 from otel_usdt.metrics.own import process_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
 from otel_usdt.metrics.prometheus import exposition
@@ -33,9 +33,10 @@ from otel_usdt.outlets import Outlets
 from otel_usdt.plan import Plan
 from otel_usdt.processes import Processes
 from otel_usdt.spans.model import SpanBatch
+from otel_usdt.spans.pairing import GRACE_NS, Pairing
 from otel_usdt.stream.clock import Clock
 from otel_usdt.stream.counters import KernelCounters
-from otel_usdt.stream.records import CALL, CALL_TEXT
+from otel_usdt.stream.records import CALL, CALL_TEXT, ENTER, RETURN
 from otel_usdt.stream.ring import Ring
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 IDLE_S, BUSY_S = 0.2, 0.02  # between looks at the ring: at rest five a second; under load the kernel side wakes us as well
 LOSS_LOG_S = 1.0
+EXPIRE_S = 0.5  # between looks at what waits for its other end
 SHOW_S = 1.0  # how old a page of metrics may be
 AT_ONCE = 2048  # spans encoded together: what bounds the memory of a burst
 SETTLE_TRIES = 20  # a snapshot taken while a probe runs may catch an event half counted
@@ -74,15 +76,19 @@ class Session:
     own: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid(), "pipeline": os.getpid()})  # processes
     resource: dict[str, str | int] = field(default_factory=own_resource)
     page: Page | None = None  # for those who ask over HTTP
+    pairing: Pairing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pairing = Pairing(self.plan.spans)
 
     def drain(self) -> int:
         """Move all that the rings hold towards the outlets; returns how many records there were."""
-        total = 0
-        for ring in self.rings:
-            records = ring.batch()
-            total += len(records)
+        # Texts first: what ended within one of these calls is then among the calls that follow, and links are known in time.
+        batches = [ring.batch() for ring in reversed(self.rings)]
+        for records in reversed(batches):
             if len(records):
                 self._take(records)
+        total = sum(map(len, batches))
         for batch, resources in self.processes.ready():
             self.outlets.spans(batch, resources)
         return total
@@ -93,10 +99,19 @@ class Session:
         if not known.all():  # never written by our program: do not trust it with an index
             self.malformed += int((~known).sum())
             calls, texts = calls[known], None if texts is None else texts[known]
+        if self.pairing and texts is None:
+            calls = self._pair(calls)
         self.received.update(dict(enumerate(np.bincount(calls["probe"], minlength=len(self.plan.spans)).tolist())))
         for start in range(0, len(calls), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            self.processes.hold(SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns()))
+            links = self.pairing.links(calls[part])
+            self.processes.hold(SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns(), links))
+
+    def _pair(self, calls: np.ndarray) -> np.ndarray:
+        """With what is complete of the keyed calls in place of their ends; an end that is none is malformed."""
+        ends, keyed = calls["flags"] & (ENTER | RETURN) > 0, np.isin(calls["probe"], list(self.pairing.accounts()))
+        self.malformed += int((ends != keyed).sum())
+        return np.concatenate((calls[~ends & ~keyed], self.pairing.feed(calls[ends & keyed])))
 
     def ledgers(self) -> dict[str, Ledger]:
         """Every span probe's ledger at one instant: read again while an event is caught half counted."""
@@ -110,11 +125,17 @@ class Session:
     def snapshot(self) -> dict[str, Ledger]:
         """Every span probe's ledger as one reading finds it."""
         delivered = self.outlets.delivered(self.received, self.processes.waiting())
-        return ledgers(self.plan.spans, self.counters.read(), delivered)
+        return ledgers(self.plan.spans, self.kernel(), delivered)
+
+    def kernel(self) -> dict[str, np.ndarray]:
+        """What the kernel has counted, and for keyed calls, which it does not pair, what the pairing has."""
+        return with_paired(self.counters.read(), self.pairing)
 
     def histograms(self) -> list[HistogramSnapshot | None]:
         """Parallel to the plan's spans; None for those that only count."""
-        kernel, buckets = self.counters.read(), self.counters.buckets()
+        kernel, buckets = self.kernel(), self.counters.buckets()
+        for i, account in self.pairing.accounts().items():
+            buckets[i] = account.buckets
         return [
             None
             if span.mode == "count" or span.kind == "point"
@@ -211,6 +232,8 @@ def follow(session: Session, pipe: Channel) -> None:
     interval = IDLE_S
     console = session.plan.export.console
     every = {session.log_losses: LOSS_LOG_S, session.send_metrics: session.plan.export.interval_s}
+    if session.pairing:
+        every[lambda: session.pairing.expire(time.monotonic_ns())] = EXPIRE_S
     if console and console.interval_s:
         every[lambda: session.print_lines(last=False)] = console.interval_s
     if page := session.page:
@@ -250,6 +273,7 @@ def main(arguments: list[str]) -> int:
     follow(session, pipe)
     while session.drain():
         pass
+    session.pairing.expire(time.monotonic_ns() + GRACE_NS)  # no beginning will come for the ends that wait
     session.processes.stop_waiting()
     session.drain()
     session.outlets.settle()

@@ -33,6 +33,7 @@ MAX_SPANS = 1024
 MACHINES = ("x86_64", "aarch64")
 JOINS: tuple[Join, ...] = ("argument", "enclosing", "obi", "new")  # in the order in which they apply
 BPF_FS = "/sys/fs/bpf"  # where OBI pins its map unless it is told otherwise
+MAX_PENDING = 1 << 20  # of 300 bytes each
 LONGEST_S = 1e9  # 31 years: what clocks and select(2) surely take
 MAX_TARGETS = 64  # a process's targets are the bits of one u64 in the kernel's scope map
 
@@ -101,6 +102,17 @@ class ErrorWhen:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """What makes the two ends of a call one, where they may run on different threads: equal keys, read at each end."""
+
+    string: bool = False
+    within: Literal["process", "any"] = "process"
+    duplicates: Literal["fifo", "last"] = "fifo"  # of ends that wait with one key: the oldest is next, or only the newest counts
+    expire_ns: int = 60_000_000_000
+    pending: int = 65536  # beginnings that may wait for their end
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A span probe, resolved. `point` means one end only: counted, never a span."""
 
@@ -113,6 +125,7 @@ class Span:
     min_duration_ns: int = 0
     attributes: tuple[Attribute, ...] = ()
     error: ErrorWhen | None = None
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +146,7 @@ class Site:
     binding: Literal["activation", "body", "loose"] = "loose"
     arguments: tuple[Argument, ...] = ()
     traceparent: Traceparent | None = None
+    key: Location | None = None
     instruction: str = ""  # what the trap sits on, for people
     cost: Cost = "single-step"
 
@@ -338,6 +352,9 @@ def _check(plan: Plan) -> None:
             _check_argument(argument, machine, site.probe)
         if site.traceparent is not None:
             _check_location(site.traceparent.location, machine, site.probe)
+        if site.key is not None:
+            _check_location(site.key, machine, site.probe)
+        _want((site.key is None) == (plan.spans[site.span].key is None), f"{site.probe}: a key at one place only")
     for size in (plan.limits.ring_bytes, plan.limits.text_ring_bytes):
         _want(
             4096 <= size <= 1 << 30 and size & (size - 1) == 0,
@@ -357,6 +374,9 @@ def _check_span(span: Span, targets: int) -> None:
     _want(all(map(_is_text, texts)), f"{_shown(span.name)}: a name that is no text")
     for attribute in span.attributes:
         _want(0 <= attribute.slot < (TEXT_SLOTS if attribute.string else ARGUMENT_SLOTS), f"{span.name}: slot out of range")
+    if span.key is not None:
+        _want(0 < span.key.expire_ns < 1 << 62 and 0 < span.key.pending <= MAX_PENDING, f"{span.name}: bounds of its key are out of range")
+        _want(not any(attribute.string for attribute in span.attributes), f"{span.name}: a keyed call carries no text")
     _want(span.error is None or 0 <= span.error.slot < ARGUMENT_SLOTS, f"{span.name}: slot out of range")
 
 

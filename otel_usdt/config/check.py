@@ -89,8 +89,20 @@ def _shape(span: dict[str, Any], path: Path) -> Found:
         yield (*path, "min_duration"), "one probe alone is a point without duration"
     if span.get("traceparent") is not None and (shapes == ["probe"] or span.get("mode", "spans") != "spans"):
         yield (*path, "traceparent"), "only mode: spans makes spans, which could have a parent"
+    if span.get("key") is not None:
+        yield from _key(span, (*path, "key"), shapes)
     if span.get("error") is not None and shapes != ["function"]:
         yield (*path, "error"), "only a function has a return value: error goes with function"
+
+
+def _key(span: dict[str, Any], path: Path, shapes: list[str]) -> Found:
+    attributes = span.get("attributes")
+    if shapes != ["enter"]:
+        yield path, "only enter and return can be on different threads: a function returns where it was entered"
+    if span.get("mode") == "count":
+        yield path, "mode: count pairs nothing; count each end with a probe of its own"
+    if isinstance(attributes, dict) and any(isinstance(one, dict) and one.get("as") == "string" for one in attributes.values()):
+        yield path, "a keyed call carries numbers, no text"
 
 
 def _attributes(span: dict[str, Any], path: Path) -> Found:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from otel_usdt import units
 from otel_usdt.errors import UsageError
-from otel_usdt.plan import BPF_FS, JOINS, MAX_TARGETS, TEXT_BYTES, Join
+from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, Join
 from otel_usdt.probespec import ProbeSpec, parse_function, parse_probe
 
+Number = TypeVar("Number", int, float)
 Operator = Literal["<", "<=", "==", "!=", ">=", ">"]
 
 
@@ -84,10 +85,10 @@ def _power_of_two(size: int) -> int:
     return size
 
 
-def _positive(duration_s: float) -> float:
-    if duration_s <= 0:
+def _positive(duration: Number) -> Number:
+    if duration <= 0:
         raise ValueError("a duration longer than 0 is wanted")
-    return duration_s
+    return duration
 
 
 def _build_id(value: str) -> str:
@@ -232,10 +233,30 @@ class TraceparentConfig(Strict):
     )
 
 
+class KeyConfig(Strict):
+    """What makes two ends one call where threads or processes change between: a queue's put and get, a request and its reply."""
+
+    arg: int = Field(ge=1, le=12, description="The argument that is the key, from 1.")
+    return_arg: int | None = Field(default=None, ge=1, le=12, description="The same at the end, where it is another argument.")
+    as_: Literal[Integer, "string"] = Field(
+        default="int64", alias="as", description="A number or pointer; or the text at that address, of which 63 bytes count."
+    )
+    within: Literal["process", "any"] = Field(
+        default="process", description="process: both ends in one; any: they may be in two, so keys must differ between processes."
+    )
+    duplicates: Literal["fifo", "last"] = Field(
+        default="fifo",
+        description="Of several beginnings with one key, the oldest ends first (fifo), or a new one replaces the old (last).",
+    )
+    expire_ns: Annotated[Nanoseconds, AfterValidator(_positive)] = Field(
+        default=60_000_000_000, alias="expire", description="A beginning that is older without its end is given up."
+    )
+    pending: int = Field(default=65536, ge=1, le=MAX_PENDING, description="Beginnings that may wait for their end; 300 bytes each.")
+
+
 class SpanConfig(Strict):
     """A span probe: one of function, enter and return, or probe."""
 
-    not_yet: ClassVar[tuple[str, ...]] = ("key",)
     name: Name | None = Field(default=None, description="Name of the spans; the function's or probe's own when absent.")
     function: Function | None = Field(default=None, description="A function, its entry paired with its return; may be a glob.")
     enter: Ends = Field(default=(), description="Where a call begins: a probe, or a list of alternatives.")
@@ -252,6 +273,7 @@ class SpanConfig(Strict):
     )
     error: ErrorConfig | None = Field(default=None, description="When the span's status is ERROR; for functions.")
     traceparent: TraceparentConfig | None = Field(default=None, description="Where a call finds the trace that it belongs to.")
+    key: KeyConfig | None = Field(default=None, description="How enter and return are told to be of one call when threads change between.")
 
     @model_validator(mode="before")
     @classmethod

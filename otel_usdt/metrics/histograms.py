@@ -41,6 +41,11 @@ def upper_bounds_ns() -> npt.NDArray[np.uint64]:
     return bounds
 
 
+def bucket_of(durations_ns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The bucket of each duration: what the kernel does for the calls that it pairs."""
+    return np.searchsorted(upper_bounds_ns(), durations_ns, side="left")
+
+
 def octaves(counts: npt.NDArray[np.uint64]) -> tuple[list[float], list[int]]:
     """OTLP's explicit bounds in seconds, and one more count than bounds: powers of two from 2^10 to 2^34 ns. No count is split."""
     per_octave = counts.reshape(-1, 4).sum(axis=1)  # row k is (2^k, 2^(k+1)]; row 0 is everything up to 4 ns

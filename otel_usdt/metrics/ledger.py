@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from otel_usdt.plan import Span
+from otel_usdt.spans.pairing import Pairing
 
 NAMES = (
     "entries", "returns", "calls", "in_flight", "orphaned", "unwound", "expired", "map_full", "too_deep", "filtered",
@@ -44,6 +45,30 @@ class Delivered:
 def ledgers(spans: Sequence[Span], kernel: Mapping[str, np.ndarray], delivered: Delivered) -> dict[str, Ledger]:
     """One ledger a span probe, by its name."""
     return {span.name: _ledger(i, span, kernel, delivered) for i, span in enumerate(spans)}
+
+
+def with_paired(kernel: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str, np.ndarray]:
+    """The kernel's counters with those of keyed calls filled in: only user space knows what their ends came to.
+
+    A beginning still in the ring is in flight. An end is a return once it is known what it ends.
+    """
+    whole = dict(kernel)
+    for i, account in pairing.accounts().items():
+        if "expired" not in whole:
+            whole["expired"] = np.zeros_like(whole["entries"])
+        lost = int(whole["map_full"][i]) + int(whole["too_deep"][i])
+        orphaned = int(whole["orphaned"][i]) + account.orphaned  # the kernel's are ends that it could not tell of
+        told = {
+            "returns": account.calls + orphaned,
+            "orphaned": orphaned,
+            "in_flight": pairing.in_flight(i) + int(whole["entries"][i]) - lost - account.enters,
+            "map_full": int(whole["map_full"][i]) + account.full,
+        }
+        for name in ("calls", "unwound", "expired", "recorded", "sampled_out", "rate_limited", "too_short", "sum_ns", "min_ns", "max_ns"):
+            told[name] = getattr(account, name)
+        for name, count in told.items():
+            whole[name][i] = count
+    return whole
 
 
 def _ledger(i: int, span: Span, kernel: Mapping[str, np.ndarray], delivered: Delivered) -> Ledger:

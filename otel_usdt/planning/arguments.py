@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from otel_usdt.config import AttributeConfig, SpanConfig, TraceparentConfig
+from otel_usdt.config import AttributeConfig, KeyConfig, SpanConfig, TraceparentConfig
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import ProbeNotFound
-from otel_usdt.plan import ARGUMENT_SLOTS, Argument, Attribute, ErrorWhen, Traceparent
+from otel_usdt.plan import ARGUMENT_SLOTS, Argument, Attribute, ErrorWhen, Role, Traceparent
 from otel_usdt.planning.find import End
 from otel_usdt.probes.rows import RETURN_VALUE
 
@@ -72,6 +72,15 @@ def traceparent(end: End, wanted: TraceparentConfig | None, notes: list[str]) ->
     for one in arguments(end, ((AttributeConfig.model_validate({"arg": wanted.arg, "as": "string"}), 0),), notes):
         return Traceparent(one.location, wanted.in_ == "sqlcommenter")
     return None
+
+
+def key_location(end: End, wanted: KeyConfig, role: Role) -> Location:
+    """Where this site finds its key; it can do nothing without, so ProbeNotFound when that cannot be read."""
+    arg = wanted.return_arg or wanted.arg if role == "return" else wanted.arg
+    notes: list[str] = []
+    for one in arguments(end, ((AttributeConfig.model_validate({"arg": arg, "as": wanted.as_}), 0),), notes):
+        return one.location
+    raise ProbeNotFound(f"{notes[0]}, and it is the key", hint="take another argument, or probe the function by its symbol")
 
 
 def _place(end: End) -> int:

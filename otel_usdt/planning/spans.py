@@ -14,9 +14,9 @@ from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_si
 from otel_usdt.elf.returns import jumps_to_entry, return_refused, return_sites, switches_stacks, uretprobe_refused
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
-from otel_usdt.plan import Argument, Refusal, Role, Site, Span
+from otel_usdt.plan import Argument, Key, Refusal, Role, Site, Span
 from otel_usdt.plan import Binary as PlannedBinary
-from otel_usdt.planning.arguments import Reads, Wanted, arguments, traceparent, wanted
+from otel_usdt.planning.arguments import Reads, Wanted, arguments, key_location, traceparent, wanted
 from otel_usdt.planning.find import End, Files
 
 Binding = Literal["activation", "body", "loose"]
@@ -116,13 +116,19 @@ def _pair(draft: Draft, files: Files, span: SpanConfig, target: int, want: Wante
     function = _one_body(starts, stops)
     binding: Binding = "body" if function else "loose"
     try:
-        sites = _sites(draft, starts, "enter", binding, want.entry, draft.notes, want.traceparent)
-        sites += _sites(draft, stops, "return", binding, want.exit, draft.notes)
+        entries = _sites(draft, starts, "enter", binding, want.entry, draft.notes, want.traceparent)
+        exits = _sites(draft, stops, "return", binding, want.exit, draft.notes)
     except _Refused as why:
         draft.refused.append(Refusal(probe, str(why), why.remedy))
         return
     made = Span(span.name or probe, target, span.mode, "pair", probe, function, span.min_duration_ns, want.attributes)
-    _add(draft, made, sites)
+    if span.key is None:
+        _add(draft, made, [*entries, *exits])
+        return
+    ends = [*zip(starts, entries, strict=True), *zip(stops, exits, strict=True)]
+    keyed = [replace(site, key=key_location(end, span.key, site.role), binding="loose") for end, site in ends]
+    one = span.key
+    _add(draft, replace(made, key=Key(one.as_ == "string", one.within, one.duplicates, one.expire_ns, one.pending)), keyed)
 
 
 def _one_body(starts: list[End], stops: list[End]) -> str:

@@ -13,13 +13,14 @@ SITE = struct.Struct("<IBBBBIIQQIIIBBBB")
 SETTINGS = struct.Struct("<IIII")
 KernelRole = Literal["off", "enter", "return", "point", "last"]
 READS = ARGUMENT_SLOTS + TEXT_SLOTS
-SITE_BYTES = SITE.size + (READS + 1) * ARGUMENT.size  # the last is the traceparent
+SITE_BYTES = SITE.size + (READS + 2) * ARGUMENT.size  # the last two are the traceparent and the key
 
 ROLES = {"off": 0, "enter": 1, "return": 2, "point": 3, "last": 4}
 HOWS = {"register": 1, "memory": 2, "constant": 3}
 SCOPES = {"binary": 0, "pid": 1, "tree": 2}
 BINDINGS = {"loose": 0, "body": 1, "activation": 2}
 MODES = {"count": 0, "histogram": 1, "spans": 2}
+KEYS = {"number": 1, "string": 2}
 JOINS = {"argument": 1, "enclosing": 2, "obi": 4, "new": 8}
 
 # Byte offsets into struct pt_regs (arch/x86/include/uapi/asm/ptrace.h) and struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h).
@@ -70,9 +71,10 @@ def site_row(plan: Plan, site: Site, stride: int, tgid: int = 0, *, role: Kernel
         has_text,
         sum(JOINS[one] for one in target.join),
         site.traceparent is not None and site.traceparent.in_comment,
-        0,
+        KEYS["string" if span.key.string else "number"] if span.key else 0,
     )
     read = b"".join(argument_row(argument, machine) for argument in site.arguments).ljust(READS * ARGUMENT.size, b"\0")
     found = site.traceparent
     outside = argument_row(Argument(found.location, 0, string=True), machine) if found else bytes(ARGUMENT.size)
-    return head + read + outside
+    key = argument_row(Argument(site.key, 0), machine) if site.key else bytes(ARGUMENT.size)
+    return head + read + outside + key

@@ -24,7 +24,8 @@ CALL = np.dtype(
     ]
 )
 CALL_TEXT = np.dtype([("call", CALL), ("text", "u1", (TEXT_SLOTS, TEXT_BYTES))])
-TEXT_FLAG, REMOTE, DISAGREES = 1, 4, 8  # in `flags`; TEXT_FLAG << slot
+# In `flags`; TEXT_FLAG << slot.
+TEXT_FLAG, REMOTE, DISAGREES, ENTER, RETURN, SAMPLED_OUT, RATE_LIMITED = 1, 4, 8, 16, 32, 64, 128
 
 LINK = np.dtype([("row", "u4"), ("trace", "u8", (2,)), ("span", "u8")])  # our own: a link of the call at `row` of a batch
 

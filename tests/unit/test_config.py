@@ -198,7 +198,11 @@ def test_nested_aliases_do_not_fill_the_memory() -> None:
         ("{function: f, traceparent: {arg: 1, in: sql}}", "'sql' is none of value, sqlcommenter"),
         ("{function: f, traceparent: {arg: 1}, mode: histogram}", "only mode: spans makes spans"),
         ("{probe: func:f, traceparent: {arg: 1}}", "only mode: spans makes spans"),
-        ("{function: f, key: {arg: 1}}", "key: not supported yet"),
+        ("{function: f, key: {arg: 1}}", "only enter and return can be on different threads"),
+        ("{enter: func:a, return: func:b, mode: count, key: {arg: 1}}", "mode: count pairs nothing"),
+        ("{enter: func:a, return: func:b, key: {arg: 1}, attributes: {k: {arg: 2, as: string}}}", "a keyed call carries numbers"),
+        ("{enter: func:a, return: func:b, key: {arg: 1, duplicates: first}}", "'first' is none of fifo, last"),
+        ("{enter: func:a, return: func:b, key: {arg: 1, expire: 0}}", "longer than 0"),
         ("{function: f, mode: histograms}", "did you mean 'histogram'"),
     ],
 )

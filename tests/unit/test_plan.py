@@ -22,6 +22,7 @@ from otel_usdt.plan import (
     Console,
     ErrorWhen,
     Export,
+    Key,
     Lease,
     Limits,
     OtlpExport,
@@ -92,6 +93,14 @@ binaries = st.builds(
     addresses,
     st.sampled_from(("x86_64", "aarch64")),
 )
+keys = st.none() | st.builds(
+    Key,
+    st.booleans(),
+    st.sampled_from(("process", "any")),
+    st.sampled_from(("fifo", "last")),
+    st.integers(1, 1 << 61),
+    st.integers(1, plan.MAX_PENDING),
+)
 seconds = st.floats(0, 1e6)
 exports = st.builds(
     Export,
@@ -125,17 +134,19 @@ def plans(draw: st.DrawFn) -> Plan:
             draw(words),
             draw(words),
             draw(st.integers(0, (1 << 63) - 1)),
-            tuple(draw(st.lists(attributes, max_size=3))),
+            (),
             draw(st.none() | st.builds(ErrorWhen, st.integers(0, 3), st.sampled_from(("<", "<=", "==", "!=", ">=", ">")), i64, words)),
+            draw(keys),
         )
         for name in draw(st.lists(words, min_size=1, max_size=3, unique=True))
     ]
+    some_spans = [span if span.key else replace(span, attributes=tuple(draw(st.lists(attributes, max_size=3)))) for span in some_spans]
     some_sites = []
     for _ in range(draw(st.integers(0, 4))):
-        binary = draw(st.integers(0, len(some_binaries) - 1))
+        span, binary = draw(st.integers(0, len(some_spans) - 1)), draw(st.integers(0, len(some_binaries) - 1))
         some_sites.append(
             Site(
-                draw(st.integers(0, len(some_spans) - 1)),
+                span,
                 binary,
                 draw(st.sampled_from(get_args(plan.Role))),
                 draw(words),
@@ -146,6 +157,7 @@ def plans(draw: st.DrawFn) -> Plan:
                 draw(st.sampled_from(("activation", "body", "loose"))),
                 tuple(draw(st.lists(an_argument(some_binaries[binary].machine), max_size=6))),
                 draw(st.none() | st.builds(Traceparent, locations(some_binaries[binary].machine), st.booleans())),
+                draw(locations(some_binaries[binary].machine)) if some_spans[span].key else None,
                 draw(words),
                 draw(st.sampled_from(get_args(plan.Cost))),
             )

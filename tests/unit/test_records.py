@@ -47,7 +47,9 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
     assert rows.ARGUMENT.size == c.sizes["argument"]
     assert rows.SETTINGS.size == c.sizes["settings"]
     assert c.sizes["site"] == rows.SITE_BYTES
-    assert c.structs["site"]["traceparent"] == Field(rows.SITE_BYTES - rows.ARGUMENT.size, rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
+    for back, last in ((2, "traceparent"), (1, "key")):
+        at = rows.SITE_BYTES - back * rows.ARGUMENT.size
+        assert c.structs["site"][last] == Field(at, rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
     assert c.structs["site"]["argument"] == Field(rows.SITE.size, rows.READS * rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
 
 
@@ -61,6 +63,7 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
             {"HOW_NONE": 0},  # an argument that is not there: all zeros
         ),
         ("scope", {"SCOPE_ANY": rows.SCOPES["binary"], "SCOPE_TGID": rows.SCOPES["pid"], "SCOPE_MAP": rows.SCOPES["tree"]}, {}),
+        ("keyed", {f"KEYED_{name.upper()}": number for name, number in rows.KEYS.items()}, {"KEYED_NOT": 0}),
         ("join", {f"JOIN_{name.upper()}": bit for name, bit in rows.JOINS.items()}, {}),
         ("mode", {"MODE_COUNT": rows.MODES["count"], "MODE_HISTOGRAM": rows.MODES["histogram"], "MODE_SPANS": rows.MODES["spans"]}, {}),
         (
@@ -75,7 +78,14 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
         (
             "call_flag",
             {f"CALL_TEXT{i}": records.TEXT_FLAG << i for i in range(plan.TEXT_SLOTS)},
-            {"CALL_REMOTE": records.REMOTE, "CALL_DISAGREES": records.DISAGREES},
+            {
+                "CALL_REMOTE": records.REMOTE,
+                "CALL_DISAGREES": records.DISAGREES,
+                "CALL_ENTER": records.ENTER,
+                "CALL_RETURN": records.RETURN,
+                "CALL_SAMPLED_OUT": records.SAMPLED_OUT,
+                "CALL_RATE_LIMITED": records.RATE_LIMITED,
+            },
         ),
     ],
 )
@@ -86,7 +96,7 @@ def test_enumerators_are_the_same_on_both_sides(enum: str, python: dict[str, int
 
 def test_no_enumeration_is_left_out() -> None:
     """A new enum in the header must be compared above, and a word that plans may use has its number."""
-    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "join", "binding", "call_flag"}
+    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "keyed", "join", "binding", "call_flag"}
     assert (len(rows.ROLES), len(rows.HOWS), len(rows.SCOPES), len(rows.MODES), len(rows.BINDINGS)) == (5, 3, 3, 3, 3)
 
 

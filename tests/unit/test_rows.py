@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_usdt.elf.locations import Location
-from otel_usdt.plan import Argument, Attribute, Binary, Plan, Site, Span, Target, Traceparent
+from otel_usdt.plan import Argument, Attribute, Binary, Key, Plan, Site, Span, Target, Traceparent
 from otel_usdt.probes.rows import SITE_BYTES, argument_row, site_row
 from tests.unit.layout import record_layout
 
@@ -40,8 +40,8 @@ def arguments_of(row: bytes) -> list[dict[str, int]]:
     return [read(row, "argument", where.offset + i * where.element_size) for i in range(where.size // where.element_size)]
 
 
-def traceparent_of(row: bytes) -> dict[str, int]:
-    return read(row, "argument", record_layout().structs["site"]["traceparent"].offset)
+def outside_of(row: bytes, which: str = "traceparent") -> dict[str, int]:
+    return read(row, "argument", record_layout().structs["site"][which].offset)
 
 
 def test_every_field_of_a_site_is_in_its_place() -> None:
@@ -51,9 +51,9 @@ def test_every_field_of_a_site_is_in_its_place() -> None:
     assert read(row) == {
         "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
         "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
-        "join": 15, "in_comment": 0, "unused": 0,
+        "join": 15, "in_comment": 0, "keyed": 0,
     }  # fmt: skip
-    assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), traceparent_of(row)))
+    assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), outside_of(row), outside_of(row, "key")))
 
 
 def test_where_a_traceparent_is_follows_the_arguments() -> None:
@@ -61,9 +61,18 @@ def test_where_a_traceparent_is_follows_the_arguments() -> None:
     site = replace(SITE, traceparent=Traceparent(Location("register", 8, False, "si"), in_comment=True))
     targets = (*PLAN.targets[:2], replace(PLAN.targets[2], join=("argument", "obi")))
     row = site_row(replace(PLAN, targets=targets), site, 1)
-    found = traceparent_of(row)
+    found = outside_of(row)
     assert (found["how"], found["size"], found["is_string"], found["reg"]) == (1, 8, 1, 104)
     assert (read(row)["join"], read(row)["in_comment"], read(row)["reads"]) == (5, 1, 0)
+
+
+@pytest.mark.parametrize(("string", "keyed"), [(False, 1), (True, 2)])
+def test_a_keyed_site_says_where_its_key_is(string: bool, keyed: int) -> None:
+    """The last argument of the row, and whether it is a number or the address of a string."""
+    spans = (PLAN.spans[0], replace(SPAN, key=Key(string)))
+    row = site_row(replace(PLAN, spans=spans), replace(SITE, key=Location("register", 4, True, "di")), 1)
+    found = outside_of(row, "key")
+    assert (read(row)["keyed"], found["how"], found["size"], found["is_signed"], found["reg"]) == (keyed, 1, 4, 1, 112)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +145,7 @@ def test_golden_bytes() -> None:
         01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00 0f 00 00
         01 08 01 00 01 00 0001  5000 0000 00000000  0000000000000000
     """
-    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(216, b"\0")
+    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(240, b"\0")
 
 
 def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:

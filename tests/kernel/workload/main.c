@@ -46,6 +46,10 @@ static const struct {
     {"sizes", run_sizes},
     {"statements", run_statements},
     {"request", run_request},
+    {"pool", run_pool},
+    {"backlog", run_backlog},
+    {"same", run_same},
+    {"named", run_named},
     {"guarded", run_guarded},
     {"semaphores", run_semaphores},
 };

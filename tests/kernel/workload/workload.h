@@ -54,6 +54,11 @@ void run_sizes(long n, long unused);
 /* joining.c */
 void run_statements(long n, long times);
 void run_request(long unused, long also_unused);
+/* keyed.c */
+void run_pool(long n, long threads);
+void run_backlog(long n, long unused);
+void run_same(long n, long gets);
+void run_named(long n, long unused);
 /* guarded.c */
 void run_guarded(long n, long unused);
 void run_semaphores(long unused, long also_unused);
