@@ -181,6 +181,7 @@ def test_jobs_of_a_python_queue_cross_processes(otel_usdt: Commands, stack: Exit
     process.stdin.write("307\n")
     process.stdin.close()
     assert process.stdout.readline() == "done\n"
+    process.wait()
     told = session.wait()  # it ends with its last target
     check_closed(told.ledger)
     assert nonzero(told.ledger["job"]) == all_exported(307)
