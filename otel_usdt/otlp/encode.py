@@ -1,29 +1,25 @@
-"""Calls to OTLP trace requests, the clear way: protobuf messages. opentelemetry/proto/trace/v1/trace.proto says what the fields mean."""
+"""Calls to OTLP trace requests. Every span is made once, with those of its shape (shapes.py); a request is a choice of their bytes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import attrgetter
 
 import numpy as np
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1 import trace_pb2
+import numpy.typing as npt
 
-from otel_usdt import plan
-from otel_usdt.spans.model import SpanBatch, SpanRow, span_rows
+from otel_usdt.otlp import wire
+from otel_usdt.otlp.shapes import encode_shape, probe_of, sort_by_shape
+from otel_usdt.plan import Span
+from otel_usdt.spans.model import SpanBatch
 
-__all__ = ["SCOPE_NAME", "Encoded", "SpanBatch", "encode_spans", "key_values", "resource_of"]
+__all__ = ["SCOPE_NAME", "Encoded", "SpanBatch", "encode_spans"]
 
 SCOPE_NAME = "otel-usdt"
-# W3C "sampled"; bit 8: "is_remote is known"; bit 9: it is (trace.proto, SpanFlags).
-_FLAGS = 0x001 | 0x100
-_REMOTE = 0x200
-_ERROR = trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR)
+_TAGS = 16  # bytes, at most, of the tags and lengths around a process's spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +30,24 @@ class Encoded:
     counts: dict[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Spans of one shape and process: their bytes, and where each ends in them."""
+
+    tgid: int
+    probe: int
+    content: memoryview
+    ends: npt.NDArray[np.int64]
+
+    def cut(self, start: int, stop: int) -> _Piece:
+        """Some of its spans."""
+        begins = int(self.ends[start - 1]) if start else 0
+        return _Piece(self.tgid, self.probe, self.content[begins : int(self.ends[stop - 1])], self.ends[start:stop] - begins)
+
+
 def encode_spans(
     batch: SpanBatch,
-    spans: Sequence[plan.Span],
+    spans: Sequence[Span],
     resources: Mapping[int, Mapping[str, str | int]],
     version: str,
     max_bytes: int = 3_500_000,  # a Collector's gRPC receiver takes 4 MiB
@@ -44,65 +55,62 @@ def encode_spans(
     """The batch as requests smaller than `max_bytes`, one ResourceSpans for each process in each; [] for an empty batch.
 
     `resources` is keyed by process id (tgid); a process that is not in it goes out with its `process.pid` alone. A single span
-    that does not fit is still a request of its own, for the receiver to judge. Within a process the batch's order is kept.
+    that does not fit is still a request of its own, for the receiver to judge. Within a process and a shape the batch's order is kept.
     """
     if not len(batch.calls):
         return []
-    by_process = np.argsort(batch.calls["thread"] >> np.uint64(32), kind="stable")
-    texts = None if batch.texts is None else batch.texts[by_process]
-    links = batch.links.copy()
-    links["row"] = np.argsort(by_process)[links["row"]]  # where each call went
-    rows = list(span_rows(SpanBatch(batch.calls[by_process], texts, batch.realtime_offset_ns, links), spans))
-    return list(_requests(rows, resources, InstrumentationScope(name=SCOPE_NAME, version=version), max_bytes))
-
-
-def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
-    """Attributes as OTLP has them. The values must be Python's own: numpy's scalars are silently lost in protobuf messages."""
-    return [
-        KeyValue(key=key, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value))
-        for key, value in attributes.items()
-    ]
-
-
-def resource_of(attributes: Mapping[str, str | int]) -> Resource:
-    """A resource with these attributes."""
-    return Resource(attributes=key_values(attributes))
+    return list(_requests(batch, spans, resources, version, max_bytes))
 
 
 def _requests(
-    rows: list[SpanRow], resources: Mapping[int, Mapping[str, str | int]], scope: InstrumentationScope, max_bytes: int
+    batch: SpanBatch, spans: Sequence[Span], resources: Mapping[int, Mapping[str, str | int]], version: str, max_bytes: int
 ) -> Iterator[Encoded]:
-    body = _request(rows, resources, scope).SerializeToString()
-    if len(body) < max_bytes or len(rows) == 1:
-        yield Encoded(body, dict(Counter(row.probe for row in rows)))
-        return
-    pieces = len(body) // max_bytes + 1
-    step = -(-len(rows) // pieces)
-    for at in range(0, len(rows), step):
-        yield from _requests(rows[at : at + step], resources, scope, max_bytes)
+    pieces = _pieces(batch, spans)
+    scope = wire.field(1, wire.field(1, SCOPE_NAME.encode()) + wire.field(2, version.encode()))
+    heads = {tgid: wire.field(1, wire.attributes(1, resources.get(tgid, {"process.pid": tgid}))) for tgid in {one.tgid for one in pieces}}
+    chosen: list[_Piece] = []
+    used = 0
+    for piece in pieces:
+        start = 0
+        while start < len(piece.ends):
+            around = 0 if chosen and chosen[-1].tgid == piece.tgid else len(heads[piece.tgid]) + len(scope) + _TAGS
+            begins = int(piece.ends[start - 1]) if start else 0
+            stop = int(np.searchsorted(piece.ends, begins + max_bytes - 1 - used - around, side="right"))
+            if stop <= start and chosen:
+                yield _request(chosen, heads, scope)
+                chosen, used = [], 0
+                continue
+            stop = max(stop, start + 1)
+            chosen.append(piece.cut(start, stop))
+            used += around + int(piece.ends[stop - 1]) - begins
+            start = stop
+    yield _request(chosen, heads, scope)
 
 
-def _request(
-    rows: list[SpanRow], resources: Mapping[int, Mapping[str, str | int]], scope: InstrumentationScope
-) -> ExportTraceServiceRequest:
-    request = ExportTraceServiceRequest()
-    for tgid, own in groupby(rows, key=attrgetter("tgid")):
-        of_process = request.resource_spans.add(resource=resource_of(resources.get(tgid, {"process.pid": tgid})))
-        of_process.scope_spans.add(scope=scope, spans=map(_span, own))
-    return request
+def _request(chosen: list[_Piece], heads: Mapping[int, bytes], scope: bytes) -> Encoded:
+    body, counts = [], Counter[int]()
+    for tgid, own in groupby(chosen, key=attrgetter("tgid")):
+        contents = []
+        for piece in own:
+            contents.append(piece.content)
+            counts[piece.probe] += len(piece.ends)
+        body.append(wire.field(1, heads[tgid] + wire.field(2, b"".join((scope, *contents)))))
+    return Encoded(b"".join(body), dict(counts))
 
 
-def _span(row: SpanRow) -> trace_pb2.Span:
-    return trace_pb2.Span(
-        trace_id=row.trace_id,
-        span_id=row.span_id,
-        parent_span_id=row.parent_id,
-        flags=_FLAGS | _REMOTE if row.remote else _FLAGS,
-        name=row.name,
-        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
-        start_time_unix_nano=row.start_unix_ns,
-        end_time_unix_nano=row.end_unix_ns,
-        attributes=key_values({"thread.id": row.tid, **row.attributes}),  # a declared key wins: keys must be unique
-        status=_ERROR if row.error else None,
-        links=[trace_pb2.Span.Link(trace_id=trace_id, span_id=span_id, flags=_FLAGS) for trace_id, span_id in row.links],
-    )
+def _pieces(batch: SpanBatch, spans: Sequence[Span]) -> list[_Piece]:
+    """All spans, those of one process together."""
+    whole = sort_by_shape(batch, spans)
+    pieces = []
+    for start, stop in _runs(whole.shapes):
+        probe = probe_of(int(whole.shapes[start]))
+        content, ends = encode_shape(whole, slice(start, stop), spans[probe])
+        tgids = whole.tgids[start:stop]
+        for first, last in _runs(tgids):
+            pieces.append(_Piece(int(tgids[first]), probe, content, ends).cut(first, last))
+    return sorted(pieces, key=attrgetter("tgid"))
+
+
+def _runs(values: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Where runs of equal values begin and end."""
+    return pairwise([0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)])

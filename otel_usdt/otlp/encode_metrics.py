@@ -8,15 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_usdt.metrics.histograms import HistogramSnapshot, octaves
 from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
-from otel_usdt.otlp.encode import SCOPE_NAME, key_values, resource_of
+from otel_usdt.otlp.encode import SCOPE_NAME
 from otel_usdt.plan import Span, Target
 
 _CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
+    """Attributes as OTLP has them. The values must be Python's own: numpy's scalars are silently lost in protobuf messages."""
+    return [
+        KeyValue(key=key, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value))
+        for key, value in attributes.items()
+    ]
+
+
+def resource_of(attributes: Mapping[str, str | int]) -> Resource:
+    """A resource with these attributes."""
+    return Resource(attributes=key_values(attributes))
 
 
 def encode_histograms(

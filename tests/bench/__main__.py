@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: otel-usdt beside bpftrace, on the same probes of the same program, runs interleaved, medians.
+"""`python -m tests.bench`: otel-usdt beside bpftrace on the same probes, and beside the OpenTelemetry SDK; interleaved, medians.
 
 Prints numbers and asserts nothing: they are this machine's, today. Takes about a minute.
 """
@@ -21,7 +21,7 @@ from rich.table import Table
 
 import otel_usdt
 from tests.bench import runs
-from tests.bench.encode import encode_rate
+from tests.bench.encode import rates
 from tests.bench.postgres import busy_backend
 from tests.kernel.program import compile_workload, running
 
@@ -81,10 +81,19 @@ def call_rows(program: Path, function: str, what: str, tick: Callable[[], None])
             yield Row(f"a call of {what}, {'spans' if mode == 'trace' else 'histogram'} [ns]", mine, theirs, bare)
 
 
+def encode_rows() -> Iterator[Row]:
+    """Spans per CPU second, next to the SDK's where that does the same."""
+    measured = rates()
+    for path in ("reading the ring", "the clear encoder"):
+        yield Row(f"{path} [per CPU second]", measured[path])
+    for path in (path for path in measured if path.startswith("spans ")):
+        yield Row(f"{path}, ring to OTLP [per CPU second; beside the SDK]", measured[path], measured["the SDK"])
+
+
 def table(rows: list[Row]) -> Table:
     """For people."""
     shown = Table("figure", title=f"medians of {START_ROUNDS} starts and {CALL_ROUNDS} x {CALLS} calls")
-    for column in ("bare", "otel-usdt", "bpftrace", "ratio"):
+    for column in ("bare", "otel-usdt", "peer", "ratio"):
         shown.add_column(column, justify="right")
     for row in rows:
         values = [DASH if value is None else f"{value:,.0f}" for value in (row.bare, row.ours, row.peer)]
@@ -111,7 +120,7 @@ def main() -> int:
             postgres_row(Path(folder), tick),
             *call_rows(program, "leaf", "a function that starts with lea", tick),
             *call_rows(program, "outer", "a function that starts with push", tick),
-            Row("OTLP encoding, one core [spans/s]", median(encode_rate() for _ in range(3))),
+            *encode_rows(),
         ]
         tick()
     Console(width=None if sys.stdout.isatty() else 120).print(table(rows))

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_usdt.demo.cluster import Cluster
 from otel_usdt.otlp.client import Accepted, Exporter
-from otel_usdt.otlp.encode import resource_of
+from otel_usdt.otlp.encode_metrics import resource_of
 from otel_usdt.plan import OtlpExport
 from tests.kernel.commands import Commands
 from tests.kernel.ledger import all_exported, check_closed, nonzero

@@ -228,14 +228,14 @@ def test_halves_keep_every_span_under_its_own_resource() -> None:
     resources: dict[int, dict[str, str | int]] = {100 + n: {"service.name": f"s{n}", "process.pid": 100 + n} for n in range(3)}
     [encoded] = encode_spans(batch(calls), [QUERY, PARSE], resources, "1.2.3")
     pieces = halves(Request("traces", encoded.body, encoded.counts), {QUERY.name: 0, PARSE.name: 1})
-    assert [piece.counts for piece in pieces] == [{0: 2, 1: 2}, {0: 3, 1: 2}]
+    assert [piece.counts for piece in pieces] == [{0: 3, 1: 1}, {0: 2, 1: 3}]
     told = [
         (plain(of_process.resource.attributes)["process.pid"], scope.scope.version, [span.span_id[-1] for span in scope.spans])
         for piece in pieces
         for of_process in ExportTraceServiceRequest.FromString(piece.body).resource_spans
         for scope in of_process.scope_spans
     ]
-    assert told == [(100, "1.2.3", [1, 2, 3]), (101, "1.2.3", [4]), (101, "1.2.3", [5, 6]), (102, "1.2.3", [7, 8, 9])]
+    assert told == [(100, "1.2.3", [1, 3, 2]), (101, "1.2.3", [5]), (101, "1.2.3", [4, 6]), (102, "1.2.3", [7, 9, 8])]
 
 
 def test_metrics_that_are_too_large_are_dropped_and_said() -> None:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_usdt import outlets
+from otel_usdt import outlets, pipeline
 from otel_usdt.metrics.ledger import check
-from otel_usdt.pipeline import AT_ONCE, Session
+from otel_usdt.pipeline import Session
 from otel_usdt.plan import Console, Export, Plan, Target
 from otel_usdt.spans.model import SpanBatch
 from otel_usdt.stream.records import CALL, CALL_TEXT
@@ -108,11 +108,12 @@ def test_a_burst_goes_out_in_parts_and_whole(make: Make, capfd: pytest.CaptureFi
         spans(batch, resources)
 
     monkeypatch.setattr(session.outlets, "spans", counted)
-    total = 2 * AT_ONCE + 3
+    monkeypatch.setattr(pipeline, "AT_ONCE", 600)
+    total = 2 * 600 + 3
     for n in range(total):
         kernel.call(call(span=n + 1))
     assert session.drain() == total
-    assert sizes == [AT_ONCE, AT_ONCE, 3]
+    assert sizes == [600, 600, 3]
     assert [int(line["span_id"], 16) for line in shown(capfd)] == list(range(1, total + 1))
     assert session.ledgers()["query"]["exported"] == total
 
