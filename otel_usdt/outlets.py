@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_usdt import __version__
 from otel_usdt.metrics.ledger import Delivered
-from otel_usdt.metrics.own import export_points
+from otel_usdt.metrics.own import export_points, spool_points
 from otel_usdt.metrics.points import Point
 from otel_usdt.otlp.client import Exporter
 from otel_usdt.otlp.encode import encode_spans
@@ -23,6 +23,7 @@ from otel_usdt.otlp.jsonlines import LinesFile, to_json_line
 from otel_usdt.otlp.measured import Measured
 from otel_usdt.otlp.outcome import Signal
 from otel_usdt.otlp.queue import Delivery
+from otel_usdt.otlp.spool import Spool
 from otel_usdt.plan import Plan
 from otel_usdt.spans.model import SpanBatch, unix_times
 from otel_usdt.spans.view import span_lines
@@ -34,13 +35,15 @@ FLUSH_GRACE_S, LAST_WORD_S = 8.0, 2.0  # for an absent or slow collector at the 
 class Outlets:
     """Takes batches and metrics; never waits for the network."""
 
-    def __init__(self, plan: Plan, file_fd: int | None, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, file_fd: int | None, say: Callable[[str], None], spool_fd: int | None = None) -> None:
         self._plan, self._say = plan, say
         self._file = LinesFile(file_fd) if file_fd is not None else None
         otlp = plan.export.otlp
         self._sender = Measured(Exporter(otlp)) if otlp else None
         names = [span.name for span in plan.spans]
-        self._delivery = Delivery(self._sender, otlp.queue_bytes, names, say) if otlp and self._sender else None
+        kept = plan.export.spool
+        spool = Spool(spool_fd, kept.max_bytes, kept.max_age_s) if kept and spool_fd is not None else None
+        self._delivery = Delivery(self._sender, otlp.queue_bytes, names, say, spool=spool) if otlp and self._sender else None
         self._console = plan.export.console
         self._file_fault = ""  # as said last
         self._not_in_file = 0  # spans
@@ -87,13 +90,15 @@ class Outlets:
         if self._delivery is None:
             return Delivered(received, self._exported, self._dropped, waiting)
         totals = self._delivery.totals()
-        return Delivered(received, totals.exported, totals.dropped, dict(Counter(waiting) + Counter(totals.queued)))
+        return Delivered(received, totals.exported, totals.dropped, dict(Counter(waiting) + Counter(totals.queued)), totals.spooled)
 
     def points(self) -> list[Point]:
         """How the way to the collector fares; nothing without one."""
         if not (self._delivery and self._sender and self._plan.export.otlp):
             return []
-        return export_points(self._delivery.queued_bytes(), self._plan.export.otlp.queue_bytes, *self._sender.read())
+        points = export_points(self._delivery.queued_bytes(), self._plan.export.otlp.queue_bytes, *self._sender.read())
+        status, kept = self._delivery.spooled(), self._plan.export.spool
+        return points + spool_points(status, kept.max_bytes, time.time()) if status and kept else points
 
     def settle(self) -> None:
         """Wait for the collector to take what is queued, as long as the grace allows: the last metrics can then say what became of it."""

@@ -205,6 +205,7 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
         importlib.import_module("otel_usdt.telemetry")
     rights.drop_all()
     file_fd = descriptors.pop(0) if message["file"] else None
+    spool_fd = descriptors.pop(0) if message["spool"] else None
     maps = dict(zip(message["maps"], descriptors, strict=True))
     has_text = any(attribute.string for span in plan.spans for attribute in span.attributes)
     rings = [Ring(maps["records"], plan.limits.ring_bytes, CALL)]
@@ -212,7 +213,7 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
         rings.append(Ring(maps["text_records"], plan.limits.text_ring_bytes, CALL_TEXT))
     counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], message["stride"], len(plan.spans))
     wakers = [maps["records"], maps["text_records"]] if has_text else [maps["records"]]
-    session = Session(plan, rings, counters, Processes(plan, pipe), Outlets(plan, file_fd, say), message["unix_ns"], wakers)
+    session = Session(plan, rings, counters, Processes(plan, pipe), Outlets(plan, file_fd, say, spool_fd), message["unix_ns"], wakers)
     if plan.telemetry.listen:
         from otel_usdt.telemetry import Page, serve  # brings an HTTP server, which few sessions need
 

@@ -201,6 +201,15 @@ class OtlpExport:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolFolder:
+    """Where spans wait on disk while the OTLP receiver is away."""
+
+    path: str  # absolute
+    max_bytes: int = 512 << 20
+    max_age_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     """JSON lines on standard output (docs/json.md): `view` says of what; "all" is spans, at the end histograms, then the ledger."""
 
@@ -216,6 +225,7 @@ class Export:
     file: str = ""  # OTLP/JSON lines
     console: Console | None = None
     interval_s: float = 60.0  # of metrics
+    spool: SpoolFolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +412,12 @@ def _check_export(export: Export) -> None:
     _want(0 < export.interval_s <= LONGEST_S, "interval of metrics is out of range")
     if export.console is not None:
         _want(0 <= export.console.interval_s <= LONGEST_S, "interval of the console is out of range")
+    if export.spool is not None:
+        _want(_is_path(export.spool.path) and export.spool.path.startswith("/"), f"spool {_shown(export.spool.path)} is no absolute path")
+        _want(
+            1 << 20 <= export.spool.max_bytes < 1 << 44 and 0 < export.spool.max_age_s <= LONGEST_S, "a bound of the spool is out of range"
+        )
+        _want(export.otlp is not None, "a spool without OTLP")
     if export.otlp is not None:
         times = (export.otlp.timeout_s, export.otlp.traces.timeout_s, export.otlp.metrics.timeout_s)
         _want(all(time is None or 0 < time <= LONGEST_S for time in times), "timeout of OTLP is out of range")

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from otel_usdt import channel, errors
+from otel_usdt import channel, outputs
 from otel_usdt.children import UNPRIVILEGED, finish, say, start_pipeline
 from otel_usdt.elf.build_id import build_id
 from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
@@ -32,7 +31,6 @@ ANSWER_PATIENCE_S = 0.1  # the pipeline reads between two looks at the ring
 MOST_ASKED = 256  # processes in one question
 PID_LIMIT = 1 << 22  # include/linux/threads.h, PID_MAX_LIMIT
 USUAL_SPANS, USUAL_SITES = 32, 128  # what there is room for before the plan is known
-OUTPUT_BEGINS = b'{"resource'  # a line of OTLP/JSON: resourceSpans or resourceMetrics
 TICK_S = 0.5  # how often leases and trees of processes are looked at
 
 
@@ -105,28 +103,17 @@ def attach_all(plan: Plan, loaded: image.Loaded, stride: int, cleanup: ExitStack
     return len(places)
 
 
-def open_output(path: str) -> int:
-    """The file for OTLP/JSON lines: a new one, or one that has such lines already; the path came by the planner, which is not trusted."""
-    hint = "choose another export.file.path; a symbolic link is not followed"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
-    except OSError as error:
-        kind = NotPermitted if isinstance(error, PermissionError) else errors.UsageError
-        raise kind(f"{path} cannot be written: {error.strerror}", hint=hint) from error
-    if stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, len(OUTPUT_BEGINS), 0) not in (b"", OUTPUT_BEGINS):
-        os.close(descriptor)
-        raise errors.UsageError(f"{path} exists, and holds no OTLP/JSON lines: it is left alone", hint=hint)
-    return descriptor
-
-
 def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int, stride: int) -> None:
     """Give the pipeline what it may read, and nothing that could attach or detach."""
     names = ["records", "text_records", "counters", "histogram", "losses"]
     own = [channel.as_file(plan.to_dict())]
     if plan.export.file:
-        own.append(open_output(plan.export.file))
+        own.append(outputs.open_output(plan.export.file))
+    if plan.export.spool:
+        own.append(outputs.open_spool(plan.export.spool.path, plan.pipeline_user))
     # The time is before any probe is on: what metrics count begins then, however late the pipeline is ready.
-    message = {"maps": names, "cpus": cpus, "stride": stride, "file": bool(plan.export.file), "unix_ns": time.time_ns()}
+    message: dict[str, Any] = {"unix_ns": time.time_ns(), "maps": names, "cpus": cpus, "stride": stride}
+    message |= {"file": bool(plan.export.file), "spool": bool(plan.export.spool)}
     pipe.send(message, [*own, *(loaded.maps[name] for name in names)])
     for descriptor in own:
         os.close(descriptor)

@@ -28,6 +28,7 @@ COMMANDS = {
     "trace": "Show calls as spans, live.",
     "plan": "Resolve a configuration and print it; attach nothing.",
     "run": "Run the sidecar with a configuration.",
+    "spool": "What waits on disk for a collector that is away.",
     "doctor": "What this host can and cannot do, and the fix for each.",
     "demo": "Trace a throw-away PostgreSQL, in about 20 s.",
     "completion": "Print the completion script of a shell.",

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from otel_usdt.config.model import ExportConfig, OtlpConfig
 from otel_usdt.errors import ConfigError
-from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal
+from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal, SpoolFolder
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _ENDPOINTS = (f"{_OTLP}ENDPOINT", f"{_OTLP}TRACES_ENDPOINT", f"{_OTLP}METRICS_ENDPOINT")
@@ -31,8 +31,11 @@ def export_of(export: ExportConfig, environ: Mapping[str, str]) -> Export:
         console = Console(view=export.console.view, interval_s=export.console.interval_s)
     elif otlp is None and export.file is None:
         console = Console()  # nothing asked for: show what happens
+    if export.spool is not None and otlp is None:
+        raise ConfigError("export.spool: spans wait there for OTLP, and there is none", hint="add export.otlp, or take export.spool away")
+    spool = SpoolFolder(export.spool.path, export.spool.max_bytes, export.spool.max_age_s) if export.spool else None
     interval_s = export.interval_s or _milliseconds(environ, _INTERVAL) or 60.0
-    return Export(otlp=otlp, file=export.file.path if export.file else "", console=console, interval_s=interval_s)
+    return Export(otlp=otlp, file=export.file.path if export.file else "", console=console, interval_s=interval_s, spool=spool)
 
 
 def otlp_export(export: ExportConfig, environ: Mapping[str, str]) -> OtlpExport | None:

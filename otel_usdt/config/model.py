@@ -357,13 +357,25 @@ class ConsoleConfig(Strict):
     interval_s: Seconds = Field(default=0.0, alias="interval", description="How often counts and histograms are shown; 0: at the end.")
 
 
+class SpoolConfig(Strict):
+    """Spans wait on disk while the collector is away, and for the next session."""
+
+    path: Annotated[Text, Field(pattern="^/")] = Field(
+        description="A folder of its own, absolute; made when absent, for the pipeline's user alone."
+    )
+    max_bytes: Bytes = Field(default=512 << 20, alias="max", ge=1 << 20, lt=1 << 44, description="Beyond it the oldest spans are dropped.")
+    max_age_s: Annotated[Seconds, AfterValidator(_positive)] = Field(
+        default=3600.0, alias="max_age", description="Spans that are older are dropped."
+    )
+
+
 class ExportConfig(Strict):
     """Every way out; all may be used at once. With none, OTLP if the environment names an endpoint, else the console."""
 
-    not_yet: ClassVar[tuple[str, ...]] = ("spool",)
     otlp: Annotated[OtlpConfig | None, BeforeValidator(_empty_mapping)] = Field(default=None, description="To a collector.")
     file: Annotated[FileConfig | None, BeforeValidator(_empty_mapping)] = Field(default=None, description="Into a file.")
     console: Annotated[ConsoleConfig | None, BeforeValidator(_empty_mapping)] = Field(default=None, description="Onto standard output.")
+    spool: SpoolConfig | None = Field(default=None, description="Onto disk, while the collector is away; goes with otlp.")
     interval_s: Annotated[Seconds, AfterValidator(_positive)] | None = Field(
         default=None, alias="interval", description="How often metrics go out; default OTEL_METRIC_EXPORT_INTERVAL, else 60s."
     )

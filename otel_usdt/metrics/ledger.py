@@ -14,7 +14,7 @@ Each term is counted where it happens, by a counter of its own; none is a differ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Delivered:
     exported: Mapping[int, int]
     dropped: Mapping[int, int]
     queued: Mapping[int, int]
+    spooled: Mapping[int, int] = field(default_factory=dict)
 
 
 def ledgers(spans: Sequence[Span], kernel: Mapping[str, np.ndarray], delivered: Delivered) -> dict[str, Ledger]:
@@ -80,6 +81,7 @@ def _ledger(i: int, span: Span, kernel: Mapping[str, np.ndarray], delivered: Del
     # What is still in the ring is queued too; `check` sees to it that user space has never received more than was recorded.
     in_ring = ledger["recorded"] - delivered.received.get(i, 0)
     ledger["queued"] = in_ring + delivered.queued.get(i, 0)
+    ledger["spooled"] = delivered.spooled.get(i, 0)
     ledger["exported"], ledger["dropped"] = delivered.exported.get(i, 0), delivered.dropped.get(i, 0)
     return ledger
 

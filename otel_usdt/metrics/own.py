@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from otel_usdt.metrics.points import Distribution, Metric, Point
+from otel_usdt.otlp.spool import Status
 
 _RING = Metric("otel_usdt.ring.usage", "By", "level", "Records in the kernel's ring that the pipeline has not read yet")
 _RING_LIMIT = Metric("otel_usdt.ring.limit", "By", "level", "Size of the ring; what does not fit is lost as ring_full")
@@ -14,6 +15,9 @@ _QUEUE = Metric("otel_usdt.queue.usage", "By", "level", "Encoded spans that wait
 _QUEUE_LIMIT = Metric("otel_usdt.queue.limit", "By", "level", "Size of the queue; beyond it the oldest spans are dropped")
 _REQUESTS = Metric("otel_usdt.export.requests", "{request}", "total", "Attempts to send a request over OTLP, by signal and outcome")
 _LAG = Metric("otel_usdt.export.lag", "s", "histogram", "From a request's oldest return to its acceptance by the OTLP receiver")
+_SPOOL = Metric("otel_usdt.spool.usage", "By", "level", "Size of the spool's files: spans on disk that wait for the OTLP receiver")
+_SPOOL_LIMIT = Metric("otel_usdt.spool.limit", "By", "level", "What the spool may take; beyond it the oldest spans are dropped")
+_SPOOL_AGE = Metric("otel_usdt.spool.age", "s", "level", "Age of the oldest request on disk; 0 when there is none")
 _CPU = Metric("otel_usdt.process.cpu.time", "s", "total", "CPU time of our own processes, user and system")
 _MEMORY = Metric("otel_usdt.process.memory.usage", "By", "level", "Resident memory of our own processes")
 
@@ -31,6 +35,12 @@ def export_points(queued: int, limit: int, requests: Mapping[tuple[str, str], in
         for (signal, outcome), count in sorted(requests.items())
     ]
     return [Point(_QUEUE, queued), Point(_QUEUE_LIMIT, limit), *sent, Point(_LAG, lag)]
+
+
+def spool_points(status: Status, limit: int, now_s: float) -> list[Point]:
+    """Of what is on disk."""
+    age = max(0.0, now_s - status.oldest_s) if status.oldest_s is not None else 0.0
+    return [Point(_SPOOL, status.bytes), Point(_SPOOL_LIMIT, limit), Point(_SPOOL_AGE, round(age, 3))]
 
 
 def process_points(processes: Mapping[str, int]) -> list[Point]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otel_usdt.otlp.outcome import Signal
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Spans by span probe index, at one instant: what was put = exported + dropped + queued."""
+    """Spans by span probe index, at one instant: what was put = exported + dropped + queued + spooled."""
 
     exported: dict[int, int]
     dropped: dict[int, int]
     queued: dict[int, int]
+    spooled: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +43,17 @@ class Backlog:
         self._exported: Counter[int] = Counter()
         self._dropped: Counter[int] = Counter()
         self._queued: Counter[int] = Counter()
+        self._spooled: Counter[int] = Counter()
 
     @property
     def used(self) -> int:
         """Bytes of spans that wait or are taken."""
         return self._bytes
+
+    @property
+    def half_full(self) -> bool:
+        """Time to make room."""
+        return self._bytes > self._limit // 2
 
     def put(self, request: Request) -> None:
         """Let it wait. When that is too much the oldest spans are dropped; a request that would not fit even then is dropped itself."""
@@ -75,6 +82,37 @@ class Backlog:
             self._taken, self._metrics = self._metrics, None
         assert self._taken is not None
         return self._taken
+
+    def spill(self) -> Request | None:
+        """The oldest spans that wait, to be `spooled` or put back; None when nothing waits. They count as queued until then."""
+        return self._spans.popleft() if self._spans else None
+
+    def unspill(self, request: Request) -> None:
+        """They could not be spooled: they wait again, and are the oldest."""
+        self._spans.appendleft(request)
+
+    def spooled(self, request: Request) -> None:
+        """They are on disk, and no more in memory."""
+        self._forget(request)
+        self._spooled.update(request.counts)
+
+    def given_up(self, counts: Mapping[int, int]) -> None:
+        """Spans on disk that had to make room, or became too old."""
+        self._spooled.subtract(counts)
+        self._dropped.update(counts)
+
+    def unspooled(self, counts: Mapping[int, int], rejected: int | None) -> None:
+        """Spans that came from the disk have been sent; `rejected` as in `settle`."""
+        self._spooled.subtract(counts)
+        self._account(counts, rejected)
+
+    def from_spool(self, counts: Mapping[int, int], pieces: Sequence[Request]) -> None:
+        """A request from the disk is these pieces now, which wait in memory."""
+        self._spooled.subtract(counts)
+        for piece in reversed(pieces):
+            self._queued.update(piece.counts)
+            self._bytes += len(piece.body)
+            self._spans.appendleft(piece)
 
     def put_back(self, request: Request) -> None:
         """The taken request was not sent: it is the first again, unless it is metrics and newer ones have come."""
@@ -106,14 +144,14 @@ class Backlog:
         if request is not self._taken:
             return
         self._taken = None
-        counts = dict(request.counts)
-        left = sum(counts.values()) if rejected is None else rejected
-        for probe, count in sorted(counts.items(), key=lambda item: -item[1]):
-            lost = min(left, count)
-            left -= lost
-            self._dropped[probe] += lost
-            self._exported[probe] += count - lost
+        self._account(request.counts, rejected)
         self._forget(request)
+
+    def give_up_taken(self) -> None:
+        """What was taken waits again: whether the receiver has got it is unknown, and it may get it twice."""
+        if self._taken and self._taken.signal == "traces":
+            self._spans.appendleft(self._taken)
+        self._taken = None
 
     def drop_all(self) -> None:
         """Nothing will be sent any more; what was taken is given up too, for its fate is unknown."""
@@ -125,8 +163,16 @@ class Backlog:
 
     def totals(self) -> Delivered:
         """The account as it stands; span probes with nothing are left out."""
-        exported, dropped, queued = ({probe: n for probe, n in c.items() if n} for c in (self._exported, self._dropped, self._queued))
-        return Delivered(exported, dropped, queued)
+        all_counts = (self._exported, self._dropped, self._queued, self._spooled)
+        return Delivered(*({probe: n for probe, n in counts.items() if n} for counts in all_counts))
+
+    def _account(self, counts: Mapping[int, int], rejected: int | None) -> None:
+        left = sum(counts.values()) if rejected is None else rejected
+        for probe, count in sorted(counts.items(), key=lambda item: -item[1]):
+            lost = min(left, count)
+            left -= lost
+            self._dropped[probe] += lost
+            self._exported[probe] += count - lost
 
     def _drop(self, request: Request) -> None:
         self._dropped.update(request.counts)

@@ -13,6 +13,8 @@ from typing import Protocol
 from otel_usdt.otlp.backlog import Backlog, Delivered, Request
 from otel_usdt.otlp.halves import halves
 from otel_usdt.otlp.outcome import Accepted, Outcome, Refused, Retry, Signal, TooLarge
+from otel_usdt.otlp.spilling import Spilling
+from otel_usdt.otlp.spool import Spool, Status
 
 __all__ = ["Backoff", "Delivered", "Delivery", "Sender"]
 
@@ -55,13 +57,20 @@ class _Lane:
 class Delivery:
     """A queue of at most `queue_bytes` of spans and the newest metrics, and the thread that sends them.
 
-    `names` are those of the spans, by span probe index. What the receiver finds too large is sent in halves. `say` gets one line
+    `names` are those of the spans, by span probe index. What the receiver finds too large is sent in halves. With a `spool`, spans go
+    to disk while the receiver is away, and what is there is sent behind those that are fresh (otlp/spilling.py). `say` gets one line
     when the receiver goes away, one when it is back, and one for each new reason why it refused or rejected something. It is
     called from the sending thread.
     """
 
     def __init__(
-        self, sender: Sender, queue_bytes: int, names: Sequence[str], say: Callable[[str], None], backoff: Backoff | None = None
+        self,
+        sender: Sender,
+        queue_bytes: int,
+        names: Sequence[str],
+        say: Callable[[str], None],
+        backoff: Backoff | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._sender = sender
         self._probes = {name: probe for probe, name in enumerate(names)}
@@ -73,6 +82,7 @@ class Delivery:
         self._remarks: set[str] = set()
         self._give_up_at: float | None = None  # monotonic, set by close()
         self._closed = False
+        self._spilling = Spilling(spool, names, self._backlog, self._changed, self._is_away, self._said) if spool else None
         self._thread = threading.Thread(target=self._run, name="otlp-delivery", daemon=True)
         self._thread.start()
 
@@ -87,10 +97,10 @@ class Delivery:
             self._backlog.put(Request(signal, body, dict(counts)))
             if self._closed:
                 self._backlog.drop_all()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def totals(self) -> Delivered:
-        """Spans exported, dropped and queued (those being sent too), by span probe index: together exactly what was put."""
+        """Spans exported, dropped, spooled and queued (those being sent too), by span probe index: together exactly what was put."""
         with self._changed:
             return self._backlog.totals()
 
@@ -99,34 +109,55 @@ class Delivery:
         with self._changed:
             return self._backlog.used
 
-    def close(self, grace_s: float) -> None:
-        """Try to send what waits, for at most `grace_s` seconds; the rest is dropped, and counted.
+    def spooled(self) -> Status | None:
+        """What is on disk, up to a second ago; None without a spool."""
+        return self._spilling.status if self._spilling else None
 
-        A request that is under way when the grace ends counts as dropped too, though the receiver may still get it.
+    def close(self, grace_s: float) -> None:
+        """Try to send what waits, for at most `grace_s` seconds; the rest is spooled where there is one, else dropped, and counted.
+
+        A request that is under way when the grace ends is spooled or dropped too, though the receiver may still get it.
         """
         with self._changed:
             self._give_up_at = time.monotonic() + grace_s
             for lane in self._lanes.values():  # no time left to be patient
                 lane.failures, lane.not_before = 0, 0.0
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(grace_s)
+        if self._spilling:
+            with self._changed:
+                self._backlog.give_up_taken()
+            self._spilling.close(grace_s)
         with self._changed:
             self._closed = True
             self._backlog.drop_all()
 
-    def _run(self) -> None:
-        while (request := self._next()) is not None:
-            pieces: list[Request] = []
-            try:
-                outcome = self._sender.send(request.signal, request.body)
-                if isinstance(outcome, TooLarge) and request.signal == "traces":
-                    pieces = halves(request, self._probes)
-            except Exception as fault:  # our own; it must not end this thread, and with it the delivery of all that comes later
-                outcome = Refused(f"cannot be sent: {fault!r}")
-            self._settle(request, outcome, pieces)
+    def _is_away(self) -> bool:
+        return self._lanes["traces"].away
 
-    def _next(self) -> Request | None:
-        """Wait for the next request that may be sent; None when the thread should end."""
+    def _said(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a closed standard error is no reason to stop
+            self._say(line)
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            if isinstance(job, Spilling):
+                self._replay(job)
+            else:
+                outcome, pieces = self._send(job)
+                self._settle(job, outcome, pieces)
+
+    def _send(self, request: Request) -> tuple[Outcome, Sequence[Request]]:
+        """One attempt; when the request was too large, its halves."""
+        try:
+            outcome = self._sender.send(request.signal, request.body)
+            too_large = isinstance(outcome, TooLarge) and request.signal == "traces"
+            return outcome, halves(request, self._probes) if too_large and request.counts else []
+        except Exception as fault:  # our own; it must not end this thread, and with it the delivery of all that comes later
+            return Refused(f"cannot be sent: {fault!r}"), []
+
+    def _next(self) -> Request | Spilling | None:
+        """Wait for the next request that may be sent, from memory or from the disk; None when the thread should end."""
         with self._changed:
             while True:
                 now, waiting = time.monotonic(), self._backlog.waiting()
@@ -136,28 +167,52 @@ class Delivery:
                     if self._lanes[signal].not_before <= now:
                         return self._backlog.take(signal)
                 times = [self._lanes[signal].not_before for signal in waiting]
+                if self._spilling and self._spilling.has_some and "traces" not in waiting:
+                    at = max(self._lanes["traces"].not_before, self._spilling.not_before)
+                    if at <= now:
+                        return self._spilling
+                    times.append(at)
                 if self._give_up_at is not None:
                     times.append(self._give_up_at)
                 self._changed.wait(min(times) - now if times else None)
 
+    def _replay(self, spilling: Spilling) -> None:
+        """Send the oldest of what is on disk."""
+        found = spilling.take()
+        if found is None:
+            return
+        outcome, pieces = self._send(found.request)
+        with self._changed:
+            lines = self._told("traces", outcome, bool(pieces))
+        if not isinstance(outcome, Retry):
+            spilling.settle(found, outcome.rejected if isinstance(outcome, Accepted) else None, pieces)
+        for line in lines:
+            self._said(line)
+
     def _settle(self, request: Request, outcome: Outcome, pieces: Sequence[Request]) -> None:
         with self._changed:
-            lane = self._lanes[request.signal]
-            lines = self._lines(request.signal, outcome, bool(pieces))
-            lane.away = isinstance(outcome, Retry)
+            lines = self._told(request.signal, outcome, bool(pieces))
             if isinstance(outcome, Retry):
-                lane.failures += 1
-                lane.not_before = time.monotonic() + self._backoff.delay_s(lane.failures, outcome.after_s)
                 self._backlog.put_back(request)
+            elif pieces:
+                self._backlog.replace(request, pieces)
             else:
-                lane.failures, lane.not_before = 0, 0.0
-                if pieces:
-                    self._backlog.replace(request, pieces)
-                else:
-                    self._backlog.settle(request, outcome.rejected if isinstance(outcome, Accepted) else None)
+                self._backlog.settle(request, outcome.rejected if isinstance(outcome, Accepted) else None)
+            self._changed.notify_all()  # what waits may have to go to disk now
         for line in lines:  # without the lock: `say` may ask for the totals
-            with contextlib.suppress(OSError, ValueError):  # a closed standard error is no reason to stop
-                self._say(line)
+            self._said(line)
+
+    def _told(self, signal: Signal, outcome: Outcome, halved: bool) -> list[str]:
+        """The lane as `outcome` leaves it, and what there is to say of that."""
+        lane = self._lanes[signal]
+        lines = self._lines(signal, outcome, halved)
+        lane.away = isinstance(outcome, Retry)
+        if isinstance(outcome, Retry):
+            lane.failures += 1
+            lane.not_before = time.monotonic() + self._backoff.delay_s(lane.failures, outcome.after_s)
+        else:
+            lane.failures, lane.not_before = 0, 0.0
+        return lines
 
     def _lines(self, signal: Signal, outcome: Outcome, halved: bool) -> list[str]:
         """What there is to say of `outcome`; the lanes still are as they were before it."""
@@ -165,7 +220,8 @@ class Delivery:
         others_away = any(lane.away for name, lane in self._lanes.items() if name != signal)
         was_away = self._lanes[signal].away
         if isinstance(outcome, Retry):
-            return [] if was_away or others_away else [f"the OTLP receiver is away; {what} wait in memory ({outcome.why})"]
+            where = "on disk" if self._spilling and signal == "traces" else "in memory"
+            return [] if was_away or others_away else [f"the OTLP receiver is away; {what} wait {where} ({outcome.why})"]
         lines = ["the OTLP receiver is back"] if was_away and not others_away else []
         if isinstance(outcome, TooLarge):
             told = "a single span is too large" if signal == "traces" else "the metrics are too large"

@@ -40,10 +40,9 @@ targets:
       - {name: query, enter: usdt:a:b, return: usdt:a:c}
 lease: {ttl: 30m, renew: on request}
 budget: {cpu: 1%, drop_rate: 0.1%}
-export: {spool: {path: /var/lib/otel-usdt/spool}}
 policy: {}
 """
-LATER_KEYS = ("open_ports", "scope", "renew", "cpu", "drop_rate", "spool", "policy")
+LATER_KEYS = ("open_ports", "scope", "renew", "cpu", "drop_rate", "policy")
 
 CONFIGURATION = [
     Row("no configuration", 2, ("/nonexistent.yaml: No such file",), DOCS, "run /nonexistent.yaml"),

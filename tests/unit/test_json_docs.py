@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from otel_usdt.cli.list import Entry
+from otel_usdt.cli.spool import told
 from otel_usdt.doctor.check import Check
 from otel_usdt.elf.locations import Location
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_line
 from otel_usdt.metrics.ledger import NAMES, check
+from otel_usdt.otlp.spool import Status
 from otel_usdt.plan import Binary, Plan, Refusal, Site, Span, Target
 from otel_usdt.spans.model import SpanBatch
 from otel_usdt.spans.view import span_lines
@@ -79,6 +81,7 @@ def fields(kind: Any) -> list[str]:
         ("spans", fields(Span)),
         ("sites", fields(Site)),
         ("refused", fields(Refusal)),
+        ("spool", list(told("/s", Status(0, {}, 0, None, None, 0)))),
         ("checks", fields(Check)),
     ],
 )
@@ -90,7 +93,7 @@ def test_documented_fields_are_the_real_ones(table: str, real: list[str]) -> Non
 def test_every_command_has_an_example_with_its_fields() -> None:
     """The examples are JSON of the documented shape."""
     shown = examples()
-    assert set(shown) == {"list", "trace", "ledger", "count", "hist", "plan", "doctor"}
+    assert set(shown) == {"list", "trace", "ledger", "count", "hist", "plan", "spool", "doctor"}
     ledger = shown.pop("ledger")["ledger"]
     assert {name: sorted(one) for name, one in shown.items()} == {name: sorted(tables()[name]) for name in shown}
     assert all(check(counts) == [] for counts in ledger.values())
