@@ -22,6 +22,7 @@ from otel_usdt import __version__, rights
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.errors import OtelUsdtError
+from otel_usdt.metrics.exemplars import Exemplars
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
 from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, with_paired
 from otel_usdt.metrics.own import process_points, ring_points
@@ -76,6 +77,7 @@ class Session:
     own: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid(), "pipeline": os.getpid()})  # processes
     resource: dict[str, str | int] = field(default_factory=own_resource)
     page: Page | None = None  # for those who ask over HTTP
+    exemplars: Exemplars = field(default_factory=Exemplars)
     pairing: Pairing = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +107,9 @@ class Session:
         for start in range(0, len(calls), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             links = self.pairing.links(calls[part])
-            self.processes.hold(SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns(), links))
+            batch = SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns(), links)
+            self.exemplars.see(batch)
+            self.processes.hold(batch)
 
     def _pair(self, calls: np.ndarray) -> np.ndarray:
         """With what is complete of the keyed calls in place of their ends; an end that is none is malformed."""
@@ -149,9 +153,9 @@ class Session:
         """Histograms under the targets' resources, the ledger and our own telemetry under our own."""
         if self.plan.export.otlp is None and not self.plan.export.file:
             return
-        now = time.time_ns()
+        now, examples = time.time_ns(), self.exemplars.take()
         self.outlets.metrics(
-            encode_histograms(self.histograms(), self.plan.spans, self.plan.targets, self.started_unix_ns, now, __version__)
+            encode_histograms(self.histograms(), self.plan.spans, self.plan.targets, self.started_unix_ns, now, __version__, examples)
             + encode_points(self.points(), self.resource, self.started_unix_ns, now, __version__)
         )
 

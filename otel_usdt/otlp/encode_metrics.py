@@ -6,12 +6,14 @@ The two requests may be sent as one by joining their bytes: protobuf joins repea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from otel_usdt.metrics.exemplars import Exemplar
 from otel_usdt.metrics.histograms import HistogramSnapshot, octaves
 from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
 from otel_usdt.otlp.encode import SCOPE_NAME
@@ -40,18 +42,19 @@ def encode_histograms(
     start_unix_ns: int,
     now_unix_ns: int,
     version: str,
+    exemplars: Mapping[int, Sequence[Exemplar]] = MappingProxyType({}),
 ) -> bytes:
     """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: cumulative, a data point for each span probe.
 
-    `snapshots` is parallel to `spans`; None is a probe without a histogram. Each point is under its target's resource. Its
+    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each point is under its target's resource. Its
     count is the sum of its buckets, as OTLP demands, even when a call came in while the counters were being read.
     b"" when there is nothing to say.
     """
     request = ExportMetricsServiceRequest()
     for index, target in enumerate(targets):
         points = [
-            _point(snapshot, span, start_unix_ns, now_unix_ns)
-            for snapshot, span in zip(snapshots, spans, strict=True)
+            _point(snapshot, span, start_unix_ns, now_unix_ns, exemplars.get(at, ()))
+            for at, (snapshot, span) in enumerate(zip(snapshots, spans, strict=True))
             if span.target == index and snapshot is not None
         ]
         if not points:
@@ -88,7 +91,9 @@ def encode_points(points: Sequence[Point], resource: Mapping[str, str | int], st
     return request.SerializeToString()
 
 
-def _point(snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int) -> metrics_pb2.HistogramDataPoint:
+def _point(
+    snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int, exemplars: Sequence[Exemplar]
+) -> metrics_pb2.HistogramDataPoint:
     bounds, counts = octaves(snapshot.counts)
     count = sum(counts)
     function = {"code.function.name": span.function} if span.function else {}
@@ -102,6 +107,16 @@ def _point(snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix
         explicit_bounds=bounds,
         min=int(snapshot.min_ns) / 1e9 if count else None,
         max=int(snapshot.max_ns) / 1e9 if count else None,
+        exemplars=[
+            metrics_pb2.Exemplar(
+                time_unix_nano=one.end_unix_ns,
+                as_double=one.duration_ns / 1e9,
+                trace_id=one.trace_id,
+                span_id=one.span_id,
+                filtered_attributes=key_values({"thread.id": one.tid}),
+            )
+            for one in exemplars
+        ],
     )
 
 

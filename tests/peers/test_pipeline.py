@@ -124,12 +124,13 @@ def test_prometheus_has_the_ledgers_figures(start: Callable[..., Workload], otel
     assert {name: line["count"] for name, line in told.histograms.items()} == CALLS
 
 
-def test_an_exemplar_leads_to_its_trace(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline) -> None:
-    """The gateway's span metrics carry trace ids, and Jaeger has those traces."""
-    since = time.time() - 60
-    told = traced(start, otel_usdt, pipeline, "orders-exemplars")
-    in_jaeger(pipeline, "orders-exemplars", len(told.spans))
-    query = 'traces_span_metrics_duration_seconds_bucket{job="orders-exemplars"}'
+@pytest.mark.parametrize("metric", ["otel_usdt_call_duration_seconds_bucket", "traces_span_metrics_duration_seconds_bucket"])
+def test_an_exemplar_leads_to_its_trace(start: Callable[..., Workload], otel_usdt: Commands, pipeline: Pipeline, metric: str) -> None:
+    """Our own histogram, and the gateway's span metrics, carry trace ids, and Jaeger has those traces."""
+    since, service = time.time() - 60, f"orders-exemplars-{metric[:6]}"
+    told = traced(start, otel_usdt, pipeline, service)
+    in_jaeger(pipeline, service, len(told.spans))
+    query = f'{metric}{{job="{service}"}}'
     wait_until(lambda: bool(exemplar_traces(pipeline.prometheus, query, since, time.time() + 60)), "exemplars in Prometheus")
     found = exemplar_traces(pipeline.prometheus, query, since, time.time() + 60)
     assert found <= {span["trace_id"] for span in told.spans}
