@@ -46,8 +46,9 @@ def encode_histograms(
 ) -> bytes:
     """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: cumulative, a data point for each span probe.
 
-    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each point is under its target's resource. Its
-    count is the sum of its buckets, as OTLP demands, even when a call came in while the counters were being read.
+    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each
+    point is under its target's resource. Its count is the sum of its buckets, as OTLP demands, even when a call came in while the
+    counters were being read.
     b"" when there is nothing to say.
     """
     request = ExportMetricsServiceRequest()
