@@ -74,6 +74,10 @@ class Outlets:
         if body and self._delivery:
             self._delivery.put("metrics", body, {})
 
+    def metrics_waiting(self) -> bool:
+        """Has the last metrics request not been settled yet?"""
+        return self._delivery is not None and self._delivery.metrics_waiting()
+
     def lines(self, objects: Iterable[Mapping[str, Any]]) -> bool:
         """JSON objects on standard output, a line each. False when nobody reads it any more."""
         text = "".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n" for one in objects)

@@ -28,6 +28,7 @@ from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, with_paired
 from otel_usdt.metrics.own import process_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
 from otel_usdt.metrics.prometheus import exposition
+from otel_usdt.metrics.temporality import Intervals
 from otel_usdt.otlp.encode_metrics import encode_histograms, encode_points
 from otel_usdt.otlp.endpoint import with_own
 from otel_usdt.outlets import Outlets
@@ -79,9 +80,11 @@ class Session:
     page: Page | None = None  # for those who ask over HTTP
     exemplars: Exemplars = field(default_factory=Exemplars)
     pairing: Pairing = field(init=False)
+    intervals: Intervals = field(init=False)
 
     def __post_init__(self) -> None:
         self.pairing = Pairing(self.plan.spans)
+        self.intervals = Intervals(self.plan.export.temporality, self.started_unix_ns)
 
     def drain(self) -> int:
         """Move all that the rings hold towards the outlets; returns how many records there were."""
@@ -153,11 +156,19 @@ class Session:
         """Histograms under the targets' resources, the ledger and our own telemetry under our own."""
         if self.plan.export.otlp is None and not self.plan.export.file:
             return
-        now, examples = time.time_ns(), self.exemplars.take()
+        kinds = self.intervals.kinds
+        if kinds and self.outlets.metrics_waiting():
+            return  # the newest would take its place, and a difference that is not told is lost: the next interval is longer
+        now, since, examples = time.time_ns(), self.intervals.since_unix_ns, self.exemplars.take()
+        histograms, delta = self.histograms(), "histogram" in kinds
+        began = since if delta else self.started_unix_ns
+        told = self.intervals.histograms(histograms) if delta else histograms
+        points = self.intervals.points(self.points())
         self.outlets.metrics(
-            encode_histograms(self.histograms(), self.plan.spans, self.plan.targets, self.started_unix_ns, now, __version__, examples)
-            + encode_points(self.points(), self.resource, self.started_unix_ns, now, __version__)
+            encode_histograms(told, self.plan.spans, self.plan.targets, began, now, __version__, examples, delta=delta)
+            + encode_points(points, self.resource, self.started_unix_ns, now, __version__, kinds, since)
         )
+        self.intervals.since_unix_ns = now
 
     def points(self) -> list[Point]:
         """The ledger, and what else there is to say of ourselves."""

@@ -23,6 +23,7 @@ Mode = Literal["count", "histogram", "spans"]
 Scope = Literal["pid", "tree", "binary"]
 Role = Literal["enter", "return", "point"]
 Cost = Literal["emulated", "nop5", "single-step"]
+Temporality = Literal["cumulative", "delta", "lowmemory"]
 Join = Literal["argument", "enclosing", "obi", "new"]
 
 ARGUMENT_SLOTS = 4  # integers that one record carries; bpf/record.h ARGS
@@ -226,6 +227,7 @@ class Export:
     console: Console | None = None
     interval_s: float = 60.0  # of metrics
     spool: SpoolFolder | None = None
+    temporality: Temporality = "cumulative"  # of metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from urllib.parse import unquote
 
 from otel_usdt.config.model import ExportConfig, OtlpConfig
 from otel_usdt.errors import ConfigError
-from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal, SpoolFolder
+from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal, SpoolFolder, Temporality
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _ENDPOINTS = (f"{_OTLP}ENDPOINT", f"{_OTLP}TRACES_ENDPOINT", f"{_OTLP}METRICS_ENDPOINT")
 _DEFAULTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
+_PREFERENCE = f"{_OTLP}METRICS_TEMPORALITY_PREFERENCE"
 _INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 
@@ -34,8 +35,10 @@ def export_of(export: ExportConfig, environ: Mapping[str, str]) -> Export:
     if export.spool is not None and otlp is None:
         raise ConfigError("export.spool: spans wait there for OTLP, and there is none", hint="add export.otlp, or take export.spool away")
     spool = SpoolFolder(export.spool.path, export.spool.max_bytes, export.spool.max_age_s) if export.spool else None
+    temporality = export.temporality or _temporality(environ) or "cumulative"
     interval_s = export.interval_s or _milliseconds(environ, _INTERVAL) or 60.0
-    return Export(otlp=otlp, file=export.file.path if export.file else "", console=console, interval_s=interval_s, spool=spool)
+    file = export.file.path if export.file else ""
+    return Export(otlp=otlp, file=file, console=console, interval_s=interval_s, spool=spool, temporality=temporality)
 
 
 def otlp_export(export: ExportConfig, environ: Mapping[str, str]) -> OtlpExport | None:
@@ -114,6 +117,16 @@ def _compression(environ: Mapping[str, str], name: str) -> Literal["none", "gzip
             return "gzip"
         case other:
             raise _wrong(name, f"{other!r} is none of none, gzip")
+
+
+def _temporality(environ: Mapping[str, str]) -> Temporality | None:
+    match environ.get(_PREFERENCE, "").strip().lower():
+        case "":
+            return None
+        case "cumulative" | "delta" | "lowmemory" as known:
+            return known
+        case other:
+            raise _wrong(_PREFERENCE, f"{other!r} is none of cumulative, delta, lowmemory")
 
 
 def _endpoint(environ: Mapping[str, str], signal: str, protocol: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from otel_usdt import units
 from otel_usdt.errors import UsageError
-from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, Join
+from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, Join, Temporality
 from otel_usdt.probespec import ProbeSpec, parse_function, parse_probe
 
 Number = TypeVar("Number", int, float)
@@ -378,6 +378,10 @@ class ExportConfig(Strict):
     spool: SpoolConfig | None = Field(default=None, description="Onto disk, while the collector is away; goes with otlp.")
     interval_s: Annotated[Seconds, AfterValidator(_positive)] | None = Field(
         default=None, alias="interval", description="How often metrics go out; default OTEL_METRIC_EXPORT_INTERVAL, else 60s."
+    )
+    temporality: Temporality | None = Field(
+        default=None,
+        description="Of metrics; default OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, else cumulative.",
     )
 
 

@@ -51,6 +51,11 @@ class Backlog:
         return self._bytes
 
     @property
+    def metrics_waiting(self) -> bool:
+        """They wait, or are taken."""
+        return self._metrics is not None or (self._taken is not None and self._taken.signal == "metrics")
+
+    @property
     def half_full(self) -> bool:
         """Time to make room."""
         return self._bytes > self._limit // 2

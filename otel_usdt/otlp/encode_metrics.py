@@ -19,7 +19,7 @@ from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
 from otel_usdt.otlp.encode import SCOPE_NAME
 from otel_usdt.plan import Span, Target
 
-_CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+_CUMULATIVE, _DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE, metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
 
 
 def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
@@ -43,8 +43,12 @@ def encode_histograms(
     now_unix_ns: int,
     version: str,
     exemplars: Mapping[int, Sequence[Exemplar]] = MappingProxyType({}),
+    *,
+    delta: bool = False,
 ) -> bytes:
-    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: cumulative, a data point for each span probe.
+    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: a data point for each span probe.
+
+    Cumulative from `start_unix_ns` on; with `delta` they are of the interval that began then, whose least and most are not known.
 
     `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each
     point is under its target's resource. Its count is the sum of its buckets, as OTLP demands, even when a call came in while the
@@ -54,7 +58,7 @@ def encode_histograms(
     request = ExportMetricsServiceRequest()
     for index, target in enumerate(targets):
         points = [
-            _point(snapshot, span, start_unix_ns, now_unix_ns, exemplars.get(at, ()))
+            _point(snapshot, span, start_unix_ns, now_unix_ns, exemplars.get(at, ()), delta)
             for at, (snapshot, span) in enumerate(zip(snapshots, spans, strict=True))
             if span.target == index and snapshot is not None
         ]
@@ -64,7 +68,7 @@ def encode_histograms(
             name="otel_usdt.call.duration",
             description="Duration of the calls that the span probe saw, sampled or not",
             unit="s",
-            histogram=metrics_pb2.Histogram(data_points=points, aggregation_temporality=_CUMULATIVE),
+            histogram=metrics_pb2.Histogram(data_points=points, aggregation_temporality=_DELTA if delta else _CUMULATIVE),
         )
         _add(request, target.resource, version, [metric])
     return request.SerializeToString()
@@ -81,19 +85,34 @@ def encode_ledger(
     return encode_points(ledger_points(ledger), resource, start_unix_ns, now_unix_ns, version)
 
 
-def encode_points(points: Sequence[Point], resource: Mapping[str, str | int], start_unix_ns: int, now_unix_ns: int, version: str) -> bytes:
-    """An ExportMetricsServiceRequest with our own metrics, under the sidecar's own `resource`; cumulative. b"" for no points."""
+def encode_points(
+    points: Sequence[Point],
+    resource: Mapping[str, str | int],
+    start_unix_ns: int,
+    now_unix_ns: int,
+    version: str,
+    deltas: frozenset[str] = frozenset(),
+    since_unix_ns: int = 0,
+) -> bytes:
+    """An ExportMetricsServiceRequest with our own metrics, under the sidecar's own `resource`. b"" for no points.
+
+    Cumulative from `start_unix_ns` on, but for the kinds in `deltas`: those are of the interval that began at `since_unix_ns`.
+    """
     by_metric: dict[Metric, list[Point]] = {}
     for point in points:
         by_metric.setdefault(point.metric, []).append(point)
     request = ExportMetricsServiceRequest()
-    if points:
-        _add(request, resource, version, [_own(metric, own, start_unix_ns, now_unix_ns) for metric, own in by_metric.items()])
+    told = []
+    for metric, own in by_metric.items():
+        delta = metric.kind in deltas
+        told.append(_own(metric, own, since_unix_ns if delta else start_unix_ns, now_unix_ns, _DELTA if delta else _CUMULATIVE))
+    if told:
+        _add(request, resource, version, told)
     return request.SerializeToString()
 
 
 def _point(
-    snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int, exemplars: Sequence[Exemplar]
+    snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int, exemplars: Sequence[Exemplar], delta: bool
 ) -> metrics_pb2.HistogramDataPoint:
     bounds, counts = octaves(snapshot.counts)
     count = sum(counts)
@@ -106,8 +125,8 @@ def _point(
         sum=int(snapshot.sum_ns) / 1e9,
         bucket_counts=counts,
         explicit_bounds=bounds,
-        min=int(snapshot.min_ns) / 1e9 if count else None,
-        max=int(snapshot.max_ns) / 1e9 if count else None,
+        min=int(snapshot.min_ns) / 1e9 if count and not delta else None,
+        max=int(snapshot.max_ns) / 1e9 if count and not delta else None,
         exemplars=[
             metrics_pb2.Exemplar(
                 time_unix_nano=one.end_unix_ns,
@@ -121,7 +140,9 @@ def _point(
     )
 
 
-def _own(metric: Metric, points: Sequence[Point], start_unix_ns: int, now_unix_ns: int) -> metrics_pb2.Metric:
+def _own(
+    metric: Metric, points: Sequence[Point], start_unix_ns: int, now_unix_ns: int, temporality: metrics_pb2.AggregationTemporality.ValueType
+) -> metrics_pb2.Metric:
     made = metrics_pb2.Metric(name=metric.name, description=metric.description, unit=metric.unit)
     for point in points:
         kept = {
@@ -142,9 +163,9 @@ def _own(metric: Metric, points: Sequence[Point], start_unix_ns: int, now_unix_n
         else:
             made.sum.data_points.add(as_int=point.value, **kept)
     if metric.kind == "histogram":
-        made.histogram.aggregation_temporality = _CUMULATIVE
+        made.histogram.aggregation_temporality = temporality
     else:
-        made.sum.aggregation_temporality, made.sum.is_monotonic = _CUMULATIVE, metric.kind == "total"
+        made.sum.aggregation_temporality, made.sum.is_monotonic = temporality, metric.kind == "total"
     return made
 
 

@@ -104,6 +104,11 @@ class Delivery:
         with self._changed:
             return self._backlog.totals()
 
+    def metrics_waiting(self) -> bool:
+        """Metrics that are not sent yet, or under way."""
+        with self._changed:
+            return self._backlog.metrics_waiting
+
     def queued_bytes(self) -> int:
         """How much of the queue is used."""
         with self._changed:

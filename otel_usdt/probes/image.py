@@ -172,10 +172,12 @@ def load(image: Image, max_entries: dict[str, int]) -> Loaded:
             for at, used in program["uses"]:
                 struct.pack_into("<i", code, at + 4, maps[used])
             if name == "on_site":
-                with contextlib.suppress(OSError):  # found by trying: before 6.6 the kernel does not know the attach type
-                    attach_type = syscalls.BPF_TRACE_UPROBE_MULTI
-                    programs[ON_SITE_MULTI] = syscalls.load_program(program["kind"], bytes(code), name, attach_type)
-                    continue
+                with contextlib.suppress(OSError):  # it may refuse the type at once, or not before it is linked
+                    multi = syscalls.load_program(program["kind"], bytes(code), name, syscalls.BPF_TRACE_UPROBE_MULTI)
+                    if syscalls.takes_uprobe_multi(multi):
+                        programs[ON_SITE_MULTI] = multi
+                        continue
+                    os.close(multi)
             programs[name] = syscalls.load_program(program["kind"], bytes(code), name)
     except OSError as error:
         Loaded(maps, programs).close()

@@ -6,6 +6,7 @@ Sources: include/uapi/linux/bpf.h, include/uapi/linux/perf_event.h, prctl(2).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -149,6 +150,18 @@ def link_uprobes(
     places = (ctypes.addressof(name), *map(ctypes.addressof, arrays))
     head = (program_fd, 0, BPF_TRACE_UPROBE_MULTI, 0)
     return bpf(LINK_CREATE, struct.pack("<IIIIQQQQIII4x", *head, *places, len(offsets), int(uretprobe), pid))
+
+
+def takes_uprobe_multi(program_fd: int) -> bool:
+    """Does this kernel link a program with that attach type? Before 6.6 it loads one, for it does not look at the type, and links none.
+
+    Tried with a folder for the file: a kernel that knows the type says EBADF (kernel/trace/bpf_trace.c, bpf_uprobe_multi_link_attach).
+    """
+    try:
+        os.close(link_uprobes(program_fd, "/", [0], [0], [0], uretprobe=False, pid=0))
+    except OSError as error:
+        return error.errno not in (errno.EINVAL, errno.EOPNOTSUPP)
+    return True
 
 
 def prctl(option: int, argument: int) -> None:

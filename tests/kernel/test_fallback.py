@@ -16,21 +16,17 @@ from tests.kernel.session import Session
 
 pytestmark = pytest.mark.kernel
 
-# The supervisor on a kernel whose attach type for uprobe_multi is not known. The command that the tests' Session appends is
-# `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
+# The supervisor on a kernel that loads a program of the attach type for uprobe_multi, and links none: 6.1 does so. The command that
+# the tests' Session appends is `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
 AN_OLDER_KERNEL = """
 import errno, os, sys
 from otel_usdt import supervisor
 from otel_usdt.probes import syscalls
 
-load_program = syscalls.load_program
+def link_uprobes_as_before_6_6(*arguments, **named):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-def load_program_as_before_6_6(kind, code, name, attach_type=0):
-    if attach_type == syscalls.BPF_TRACE_UPROBE_MULTI:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return load_program(kind, code, name, attach_type)
-
-syscalls.load_program = load_program_as_before_6_6
+syscalls.link_uprobes = link_uprobes_as_before_6_6
 sys.exit(supervisor.main([sys.argv[-1]]))
 """
 THROUGH = (sys.executable, "-P", "-c", AN_OLDER_KERNEL)

@@ -64,9 +64,11 @@ def test_every_variable_is_read() -> None:
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/etc/client.pem",
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/etc/client.key",
         "OTEL_METRIC_EXPORT_INTERVAL": "1500",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "Delta",
     }
     made = export_of(export("export: {otlp: {queue: 1MiB}}"), environ)
-    assert made.interval_s == 1.5
+    assert (made.interval_s, made.temporality) == (1.5, "delta")
+    assert export_of(export("export: {otlp: , temporality: cumulative}"), environ).temporality == "cumulative"
     assert made.otlp == OtlpExport(
         endpoint="https://collector:4318",
         protocol="http/protobuf",
@@ -163,6 +165,7 @@ def test_grpc_takes_an_endpoint_without_a_scheme() -> None:
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "-5"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "difference"),
     ],
 )
 def test_a_malformed_variable_is_a_config_error(name: str, value: str) -> None:
