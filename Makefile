@@ -2,16 +2,19 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-test demo test peers lint bench doctor schema lock clean
+.PHONY: help set-up set-up-test demo test test-kernels peers lint bench doctor schema lock clean
 
 help:  ## list the habits
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 demo: set-up  ## spans and histograms of a throw-away PostgreSQL, in about 20 s
 	.venv/bin/otel-usdt demo
 
 test: lint peers  ## everything that CI runs: lint, types, all tests (as root)
 	$(PYTHON) -m pytest
+
+test-kernels: set-up-test  ## the exactness tests under Linux 6.1 and 6.12, each with five- and four-level paging (hours: emulated)
+	@for kernel in 6.1 6.12; do tests/vm/run.sh $$kernel && tests/vm/run.sh $$kernel no5lvl || exit 1; done
 
 peers: set-up-test  ## the tests' Collector, Jaeger, Tempo and Prometheus, built once and kept outside the checkout
 	@tests/peers/build.sh
