@@ -1,130 +1,124 @@
-"""`python -m tests.bench`: otel-usdt beside bpftrace on the same probes, and beside the OpenTelemetry SDK; interleaved, medians.
+"""`python -m tests.bench [SUITE...]`: otel-usdt beside bpftrace and the OpenTelemetry SDK, in turns, in one run.
 
-Prints numbers and asserts nothing: they are this machine's, today. Takes about a minute.
+Prints a table; exit code 1 when a floor is missed. `--quick` is the minute that the tests run, with wide margins. `--json FILE` keeps the
+figures of the suites that ran, beside what FILE has of the others.
 """
 
 from __future__ import annotations
 
+import argparse
 import compileall
+import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import otel_usdt
-from tests.bench import runs
-from tests.bench.encode import rates
-from tests.bench.postgres import busy_backend
-from tests.kernel.program import compile_workload, running
+from tests.bench import calls, encode, starts
+from tests.bench.bench import Bench
+from tests.bench.machine import machine
+from tests.bench.results import Result, Row, Spread, to_json, told
+from tests.kernel.program import compile_workload
 
-START_ROUNDS, CALL_ROUNDS = 5, 3
-CALLS = 20_000
-FUNCTIONS = ("sleeper", "outer", "middle", "leaf")
-DASH = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table; `bare` is the program without any tracer."""
-
-    figure: str
-    ours: float
-    peer: float | None = None
-    bare: float | None = None
+# In the order of the table. A suite is a function that takes a Bench and yields rows and curves.
+SUITES: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
+    "starts": starts.measure,
+    "calls": calls.measure,
+    "encode": encode.measure,
+}
+VERDICTS = {True: "[green]ok[/]", False: "[bold red]missed[/]", None: ""}
 
 
-def interleaved(rounds: int, *measures: Callable[[], float], tick: Callable[[], None]) -> list[float]:
-    """The median of each measure over `rounds` of all of them in turn, so that the machine's moods fall on all alike."""
-    taken: list[list[float]] = [[] for _ in measures]
-    for _ in range(rounds):
-        for measure, values in zip(measures, taken, strict=True):
-            values.append(measure())
-            tick()
-    return [median(values) for values in taken]
+def run(names: Iterable[str], quick: bool) -> dict[str, list[Result]]:
+    """Measures these suites, with progress on standard error."""
+    compileall.compile_dir(str(Path(otel_usdt.__file__).parent), quiet=1)  # as an installed package is, whatever this shell's PYTHON* say
+    measured: dict[str, list[Result]] = {}
+    columns = BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("{task.description}")
+    with (
+        tempfile.TemporaryDirectory(prefix="otel-usdt-bench-") as folder,
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task("compiling the workload", total=len(list(names)))
+
+        def say(what: str) -> None:
+            progress.update(task, description=escape(what))
+
+        bench = Bench(quick, Path(folder), compile_workload(Path(folder)), say)
+        for name in names:
+            say(name)
+            measured[name] = list(SUITES[name](bench))
+            progress.advance(task)
+    return measured
 
 
-def start_row(program: Path, tick: Callable[[], None]) -> Row:
-    """From the command to the first call that it shows."""
-    with running(program) as workload:
-        workload.send("sleeper 1000000000 200")
-        tracers = runs.ours("trace", workload, FUNCTIONS), runs.peer_spans(workload, FUNCTIONS)
-        return Row(f"start to first span, {len(FUNCTIONS)} functions [ms]", *starts(*tracers, tick=tick))
-
-
-def postgres_row(folder: Path, tick: Callable[[], None]) -> Row:
-    """The same for a real configuration on a real server."""
-    with busy_backend(folder) as backend:
-        return Row(f"start to first span, PostgreSQL, {backend.spans} span probes [ms]", *starts(backend.ours, backend.peer, tick=tick))
-
-
-def starts(*tracers: runs.Tracer, tick: Callable[[], None]) -> list[float]:
-    """Milliseconds from each one's start to its first span."""
-    seconds = interleaved(START_ROUNDS, *(partial(runs.first_span_s, tracer) for tracer in tracers), tick=tick)
-    return [1000 * value for value in seconds]
-
-
-def call_rows(program: Path, function: str, what: str, tick: Callable[[], None]) -> Iterator[Row]:
-    """What a probed call costs the program, as spans and as a histogram."""
-    for mode, peer in (("trace", runs.peer_spans), ("hist", runs.peer_histogram)):
-        with running(program) as workload:
-            measure = partial(runs.call_ns, workload, function, CALLS)
-            tracers = runs.ours(mode, workload, (function,)), peer(workload, (function,)), None
-            mine, theirs, bare = interleaved(CALL_ROUNDS, *(partial(measure, tracer) for tracer in tracers), tick=tick)
-            yield Row(f"a call of {what}, {'spans' if mode == 'trace' else 'histogram'} [ns]", mine, theirs, bare)
-
-
-def encode_rows() -> Iterator[Row]:
-    """Spans per CPU second, next to the SDK's where that does the same."""
-    measured = rates()
-    for path in ("reading the ring", "the clear encoder"):
-        yield Row(f"{path} [per CPU second]", measured[path])
-    for path in (path for path in measured if path.startswith("spans ")):
-        yield Row(f"{path}, ring to OTLP [per CPU second; beside the SDK]", measured[path], measured["the SDK"])
-
-
-def table(rows: list[Row]) -> Table:
-    """For people."""
-    shown = Table("figure", title=f"medians of {START_ROUNDS} starts and {CALL_ROUNDS} x {CALLS} calls")
-    for column in ("bare", "otel-usdt", "peer", "ratio"):
+def table(measured: Mapping[str, Iterable[Result]], quick: bool) -> Table:
+    """For people: medians, and in brackets the least and the most."""
+    shown = Table("figure", "unit", title=escape("medians [least .. most] of runs in turn"))
+    for column in ("bare", "otel-usdt", "peer", "ratio", "floor", ""):
         shown.add_column(column, justify="right")
-    for row in rows:
-        values = [DASH if value is None else f"{value:,.0f}" for value in (row.bare, row.ours, row.peer)]
-        shown.add_row(escape(row.figure), *values, DASH if row.peer is None else f"{row.ours / row.peer:.2f}")
+    for results in measured.values():
+        for row in results:
+            if isinstance(row, Row):
+                against = f"{spread(row.peer)} {row.against}" if row.peer else ""
+                cells = row.figure, row.unit, spread(row.bare), spread(row.ours), against, ratio(row), str(row.floor or "")
+                shown.add_row(*map(escape, cells), VERDICTS[row.verdict(quick)])
+        shown.add_section()
     return shown
 
 
-def main() -> int:
-    """Measures, with progress on standard error, and prints the table."""
-    compileall.compile_dir(str(Path(otel_usdt.__file__).parent), quiet=1)  # as an installed package is, whatever this shell's PYTHON* say
-    total = 4 * START_ROUNDS + 4 * 3 * CALL_ROUNDS + 1
-    with (
-        tempfile.TemporaryDirectory(prefix="otel-usdt-bench-") as folder,
-        Progress(console=Console(stderr=True), transient=True) as progress,
-    ):
-        program = compile_workload(Path(folder))
-        task = progress.add_task("measuring", total=total)
+def spread(one: Spread | None) -> str:
+    """A figure with its spread."""
+    if one is None:
+        return ""
+    return told(one.median) + (f" [{told(one.ends[0])} .. {told(one.ends[1])}]" if len(one.values) > 1 else "")
 
-        def tick() -> None:
-            progress.advance(task)
 
-        rows = [
-            start_row(program, tick),
-            postgres_row(Path(folder), tick),
-            *call_rows(program, "leaf", "a function that starts with lea", tick),
-            *call_rows(program, "outer", "a function that starts with push", tick),
-            *encode_rows(),
-        ]
-        tick()
-    Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
-    return 0
+def ratio(row: Row) -> str:
+    """A ratio with its spread over single rounds."""
+    if row.ratio is None:
+        return ""
+    return f"{row.ratio:.2f}" + (f" [{row.ratios[0]:.2f} .. {row.ratios[1]:.2f}]" if row.ratios and row.ours.values[1:] else "")
+
+
+def missed(measured: Mapping[str, Iterable[Result]], quick: bool) -> list[str]:
+    """The figures that did not reach their floor."""
+    rows = [row for results in measured.values() for row in results if isinstance(row, Row) and row.verdict(quick) is False]
+    return [f"{row.figure}: {spread(row.ours)} {row.unit}, ratio {ratio(row) or 'none'}, floor {row.floor}" for row in rows]
+
+
+def keep(path: Path, measured: Mapping[str, Iterable[Result]]) -> None:
+    """Writes the figures; those of suites that did not run now stay."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"suites": {}}
+    at = time.strftime("%Y-%m-%d", time.gmtime())
+    now = {name: {"at": at, "results": to_json(results)} for name, results in measured.items()}
+    suites = {name: found for name in SUITES if (found := now.get(name) or kept["suites"].get(name))}
+    path.write_text(json.dumps({"machine": machine(), "suites": suites}, indent=1) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 1: a floor is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="a minute in all, with wide margins")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there")
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.suites if name not in SUITES]:
+        parser.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(SUITES)})")
+    measured = run(asked.suites or list(SUITES), asked.quick)
+    Console(width=None if sys.stdout.isatty() else 200).print(table(measured, asked.quick))
+    if asked.json:
+        keep(asked.json, measured)
+    for line in missed(measured, asked.quick):
+        print(f"missed: {line}")
+    return 1 if missed(measured, asked.quick) else 0
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from otel_usdt.plan import TEXT_BYTES, TEXT_SLOTS, Attribute, Span
 from otel_usdt.spans.model import SpanBatch
 from otel_usdt.stream.records import CALL, CALL_TEXT, TEXT_FLAG
 from otel_usdt.stream.ring import PAGE, Ring
+from tests.bench.bench import Bench
+from tests.bench.results import Row, at_least
 from tests.oracle.encode import clear_request
 from tests.unit.ringfile import RingFile
 
@@ -111,22 +112,29 @@ def sdk() -> int:
     return SDK_SPANS
 
 
-def rates() -> dict[str, float]:
-    """Each path's records per CPU second: medians of interleaved runs."""
+def rate(path: Callable[[], int]) -> float:
+    """Records per CPU second of one turn."""
+    began = time.process_time()
+    count = path()
+    return count / (time.process_time() - began)
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """Each path's records per CPU second, from runs in turn."""
     numbers, texts = FullRing(calls(4 * AT_ONCE)), FullRing(with_texts(AT_ONCE))
     plain = SpanBatch(calls(AT_ONCE), None, 0)
     assert texts.read()["text"].shape[1:] == (TEXT_SLOTS, TEXT_BYTES)
-    paths: dict[str, Callable[[], int]] = {
-        "reading the ring": partial(read_only, numbers),
-        "spans with three numbers": partial(ring_to_bytes, numbers, NUMBERS),
-        f"spans with a text of {TEXT} bytes": partial(ring_to_bytes, texts, TEXTS),
-        "the clear encoder": partial(clear, plain, NUMBERS),
-        "the SDK": sdk,
-    }
-    taken: dict[str, list[float]] = {name: [] for name in paths}
-    for _ in range(ROUNDS):
-        for name, path in paths.items():
-            began = time.process_time()
-            count = path()
-            taken[name].append(count / (time.process_time() - began))
-    return {name: median(values) for name, values in taken.items()}
+    paths: tuple[Callable[[], int], ...] = (
+        partial(read_only, numbers),
+        partial(ring_to_bytes, numbers, NUMBERS),
+        partial(ring_to_bytes, texts, TEXTS),
+        partial(clear, plain, NUMBERS),
+        sdk,
+    )
+    reading, fast, long, messages, stock = bench.interleaved("ring to bytes", ROUNDS, *(partial(rate, path) for path in paths))
+    unit, figure = "/CPU s", "spans with three numbers, ring to OTLP"
+    yield Row("records read from the ring", unit, reading, floor=at_least(8e6, margin=None))
+    yield Row(figure, unit, fast, floor=at_least(1e6, margin=None))
+    yield Row(figure, unit, fast, stock, "the OpenTelemetry SDK", floor=at_least(50))
+    yield Row(figure, unit, fast, messages, "protobuf messages")
+    yield Row(f"spans with a text of {TEXT} bytes, ring to OTLP", unit, long, floor=at_least(4e5, margin=None))
