@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-test demo test test-kernels peers lint bench bench-quick doctor schema lock clean
+.PHONY: help set-up set-up-test demo test test-kernels peers lint bench bench-quick picture doctor schema lock clean
 
 help:  ## list the habits
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ bench: set-up-test  ## every published figure, next to bpftrace and the OpenTele
 
 bench-quick: set-up-test  ## the same in a minute, with wide margins, as the tests run it
 	$(PYTHON) -m tests.bench --quick
+
+picture: peers  ## the trace in docs/pipeline.md, drawn anew from Jaeger's API (as root)
+	$(PYTHON) -m tests.peers.story docs/pictures
 
 doctor: set-up  ## what this host can and cannot do
 	.venv/bin/otel-usdt doctor

@@ -204,7 +204,8 @@ static void join_trace(struct pt_regs *ctx, struct site *s, struct counters *c, 
         f->trace[1] = random64();
         if (!(s->join & JOIN_NEW)) f->fate = FATE_SAMPLED_OUT;
     }
-    /* By the trace id, so that all threads that serve one request decide alike (W3C Trace Context 2, 2.2.1.2: its right part is random). */
-    if (f->fate == FATE_RECORD && (!s->sample_below || (u32)f->trace[1] > s->sample_below)) f->fate = FATE_SAMPLED_OUT;
+    /* By the trace id, so that all threads that serve one request decide alike, and as the SDKs' TraceIdRatioBased samplers do, OBI's too:
+     * by the id's right half, seen as a big-endian number. */
+    if (f->fate == FATE_RECORD && (!s->sample_below || f->trace[1] >> 32 > s->sample_below)) f->fate = FATE_SAMPLED_OUT;
     if (f->fate == FATE_RECORD && over_ceiling(bpf_ktime_get_ns(), false)) f->fate = FATE_RATE_LIMITED;
 }

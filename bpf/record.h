@@ -42,7 +42,7 @@ struct site {
     __u32 sp_bias;        /* at a return: what to take from the stack pointer to have the entry's */
     __u64 target;         /* SCOPE_MAP: this target's bit */
     __u64 min_duration_ns;
-    __u32 sample_below;   /* a trace rooted here is recorded when a random u32 is at most this; 0: never */
+    __u32 sample_below;   /* a trace rooted here is recorded when that part of its id (joining.bpf.h) is at most this; 0: never */
     __u32 stride;         /* rows of `counters` from one CPU to the next: the span probes that the map has room for */
     __u32 reads;          /* of `argument`, how many are in use */
     __u8 has_text;        /* this span probe's records go to the text ring */

@@ -68,7 +68,10 @@ class Files:
 
     def _named(self, name: str) -> list[MappedFile]:
         every = [*self.programs, *self.libraries]
-        found = [file for file in every if name in (file.name, PurePosixPath(file.name).name)]
+        # The kernel tells what a link leads to (libpq.so.5.15), people and the linker say the link's name (libpq.so.5).
+        found = [file for file in every if name in (file.name, PurePosixPath(file.name).name)] or [
+            file for file in every if PurePosixPath(file.name).name.startswith(f"{name}.")
+        ]
         if not found and self.root and name.startswith("/"):
             found = self._in_root(name)
         if not found:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from tests.kernel.commands import Commands
 from tests.kernel.ledger import check_closed
@@ -144,18 +145,21 @@ def test_the_first_span_of_a_request_stays_the_parent(workload: Workload, otel_u
     assert [(span["trace_id"], span["parent_span_id"], span["links"]) for span in after] == [(TRACE, SERVER, link), (OTHER, CLIENT, [])]
 
 
-def test_threads_of_one_request_are_sampled_alike(workload: Workload, otel_usdt: Commands, obi: Obi) -> None:
-    """The decision is made by the trace id: of 64 requests about half are there, each with all its calls or none."""
+def test_obis_sampler_of_the_same_ratio_keeps_the_same_traces(workload: Workload, otel_usdt: Commands, obi: Obi) -> None:
+    """By the trace id alone, as the SDKs' TraceIdRatioBased does: each of 64 requests has all its calls or none."""
     obi.start()
-    session = attached(otel_usdt, workload, obi, LEAF, sample="50%")
+    session = attached(otel_usdt, workload, obi, LEAF, sample="30%")
     says(session, JOIN)
-    for i in range(64):
-        obi.serves(workload.pid, TRACE[:24] + f"{i << 26:08x}", SERVER)
+    requests = [f"{TRACE[:16]}{i << 58 | i << 26:016x}" for i in range(64)]
+    for trace in requests:
+        obi.serves(workload.pid, trace, SERVER)
         workload.run("leaf 3")
     told = session.stop()
     check_closed(told.ledger)
-    kept = [span["trace_id"] for span in told.spans]
-    assert sorted(kept) == sorted(3 * [TRACE[:24] + f"{i << 26:08x}" for i in range(33)])
+    sampler = TraceIdRatioBased(0.3)
+    kept = [trace for trace in requests if sampler.should_sample(None, int(trace, 16), "leaf").decision is not Decision.DROP]
+    assert 0 < len(kept) < 64
+    assert sorted(span["trace_id"] for span in told.spans) == sorted(3 * kept)
 
 
 def test_without_obi_in_join_its_map_is_not_looked_at(workload: Workload, otel_usdt: Commands, obi: Obi) -> None:

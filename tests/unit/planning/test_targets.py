@@ -34,6 +34,7 @@ def test_a_library_is_found_by_name_or_by_what_only_it_has(programs: Programs) -
             [binary] = plan.binaries
             assert binary.name.endswith("/libc.so.6")
             assert binary.inode == Path(binary.path).stat().st_ino
+        assert planned({"select": {"pid": pid}, "spans": [{"function": "libc.so:func:getpid"}]}).binaries == plan.binaries  # libc.so.6
         error = fault(ProbeNotFound, {"select": {"pid": pid}, "spans": [{"function": "libx.so.6:func:getpid"}]})
         assert "does not map libx.so.6; near: libc.so.6" in str(error)
         error = fault(ProbeNotFound, {"select": {"pid": pid}, "spans": [{"function": "getpidd"}]})
