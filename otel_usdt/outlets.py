@@ -43,7 +43,9 @@ class Outlets:
         names = [span.name for span in plan.spans]
         kept = plan.export.spool
         spool = Spool(spool_fd, kept.max_bytes, kept.max_age_s) if kept and spool_fd is not None else None
-        self._delivery = Delivery(self._sender, otlp.queue_bytes, names, say, spool=spool) if otlp and self._sender else None
+        self._delivery: Delivery | None = None
+        if otlp and self._sender:
+            self._delivery = Delivery(self._sender, otlp.queue_bytes, names, say, spool=spool, concurrency=otlp.concurrency)
         self._console = plan.export.console
         self._file_fault = ""  # as said last
         self._not_in_file = 0  # spans

@@ -192,6 +192,7 @@ class OtlpExport:
     traces: OtlpSignal = OtlpSignal()
     metrics: OtlpSignal = OtlpSignal()
     queue_bytes: int = 64 << 20  # spans wait here while the collector is away; beyond it the oldest are dropped, and counted
+    concurrency: int = 4  # requests of spans under way at a time
 
 
 @dataclass(frozen=True, slots=True)

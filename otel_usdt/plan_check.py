@@ -180,6 +180,7 @@ def _check_export(export: Export) -> None:
         times = (export.otlp.timeout_s, export.otlp.traces.timeout_s, export.otlp.metrics.timeout_s)
         _want(all(time is None or 0 < time <= LONGEST_S for time in times), "timeout of OTLP is out of range")
         _want(0 < export.otlp.queue_bytes < 1 << 40, "queue of OTLP is out of range")
+        _want(0 < export.otlp.concurrency <= 64, "concurrency of OTLP is out of range")
 
 
 def _is_text(value: str) -> bool:

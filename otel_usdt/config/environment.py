@@ -66,6 +66,7 @@ def otlp_export(export: ExportConfig, environ: Mapping[str, str]) -> OtlpExport 
         traces=_own(told, environ, "traces", protocol, endpoint),
         metrics=_own(told, environ, "metrics", protocol, endpoint),
         queue_bytes=told.queue_bytes,
+        concurrency=told.concurrency,
     )
 
 

@@ -342,6 +342,7 @@ class OtlpConfig(Strict):
     queue_bytes: Bytes = Field(
         default=64 << 20, alias="queue", ge=1 << 16, le=1 << 34, description="Spans wait here while the collector is away."
     )
+    concurrency: int = Field(default=4, ge=1, le=64, description="Requests of spans that are under way at a time.")
 
 
 class FileConfig(Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from otel_usdt.otlp.outcome import Signal
@@ -31,7 +31,8 @@ class Request:
 class Backlog:
     """At most `limit` bytes of spans, oldest first, and the newest metrics (they are cumulative, so the newest says all).
 
-    A request that was taken counts as queued, and its bytes against the limit, until it is settled or put back.
+    Several may be taken at a time. A request that was taken counts as queued, and its bytes against the limit, until it is settled, put
+    back or replaced; when it was dropped meanwhile, these do nothing.
     """
 
     def __init__(self, limit: int) -> None:
@@ -39,7 +40,7 @@ class Backlog:
         self._bytes = 0
         self._spans: deque[Request] = deque()
         self._metrics: Request | None = None
-        self._taken: Request | None = None
+        self._taken: list[Request] = []
         self._exported: Counter[int] = Counter()
         self._dropped: Counter[int] = Counter()
         self._queued: Counter[int] = Counter()
@@ -53,7 +54,7 @@ class Backlog:
     @property
     def metrics_waiting(self) -> bool:
         """They wait, or are taken."""
-        return self._metrics is not None or (self._taken is not None and self._taken.signal == "metrics")
+        return self._metrics is not None or self._metrics_taken()
 
     @property
     def half_full(self) -> bool:
@@ -67,26 +68,28 @@ class Backlog:
             return
         self._queued.update(request.counts)
         self._bytes += len(request.body)
-        under_way = len(self._taken.body) if self._taken and self._taken.signal == "traces" else 0
+        under_way = sum(len(taken.body) for taken in self._taken if taken.signal == "traces")
         if len(request.body) + under_way > self._limit:
             self._drop(request)
             return
         self._spans.append(request)
-        while self._bytes > self._limit:
+        while self._bytes > self._limit and self._spans:
             self._drop(self._spans.popleft())
 
     def waiting(self) -> list[Signal]:
-        """The signals that have something to take, metrics first: they are one small request."""
-        return [*(("metrics",) if self._metrics else ()), *(("traces",) if self._spans else ())]
+        """The signals that have something to take, metrics first: they are one small request, and one at a time for they are in order."""
+        metrics: tuple[Signal, ...] = ("metrics",) if self._metrics and not self._metrics_taken() else ()
+        return [*metrics, *(("traces",) if self._spans else ())]
 
     def take(self, signal: Signal) -> Request:
-        """The next request of a signal that is `waiting`, to be settled or put back before another is taken."""
+        """The next request of a signal that is `waiting`."""
         if signal == "traces":
-            self._taken = self._spans.popleft()
-        elif self._metrics is not None:
-            self._taken, self._metrics = self._metrics, None
-        assert self._taken is not None
-        return self._taken
+            request = self._spans.popleft()
+        else:
+            assert self._metrics is not None
+            request, self._metrics = self._metrics, None
+        self._taken.append(request)
+        return request
 
     def spill(self) -> Request | None:
         """The oldest spans that wait, to be `spooled` or put back; None when nothing waits. They count as queued until then."""
@@ -121,9 +124,8 @@ class Backlog:
 
     def put_back(self, request: Request) -> None:
         """The taken request was not sent: it is the first again, unless it is metrics and newer ones have come."""
-        if request is not self._taken:
-            return  # dropped meanwhile
-        self._taken = None
+        if not self._untake(request):
+            return
         if request.signal == "traces":
             self._spans.appendleft(request)
         elif self._metrics is None:
@@ -131,9 +133,8 @@ class Backlog:
 
     def replace(self, request: Request, pieces: Sequence[Request]) -> None:
         """The taken request is these, in its place and with its spans. What they are larger than it the next put makes good."""
-        if request is not self._taken:
+        if not self._untake(request):
             return
-        self._taken = None
         self._forget(request)
         for piece in reversed(pieces):
             self._queued.update(piece.counts)
@@ -146,23 +147,22 @@ class Backlog:
         A receiver does not say which spans it rejected. They are taken off the span probe with the most spans in the request
         first, then the next.
         """
-        if request is not self._taken:
+        if not self._untake(request):
             return
-        self._taken = None
         self._account(request.counts, rejected)
         self._forget(request)
 
     def give_up_taken(self) -> None:
         """What was taken waits again: whether the receiver has got it is unknown, and it may get it twice."""
-        if self._taken and self._taken.signal == "traces":
-            self._spans.appendleft(self._taken)
-        self._taken = None
+        self._spans.extendleft(taken for taken in reversed(self._taken) if taken.signal == "traces")
+        self._taken.clear()
 
     def drop_all(self) -> None:
         """Nothing will be sent any more; what was taken is given up too, for its fate is unknown."""
-        everything: Iterable[Request] = [*self._spans, *((self._taken,) if self._taken else ())]
+        everything = [*self._spans, *self._taken]
         self._spans.clear()
-        self._metrics = self._taken = None
+        self._taken.clear()
+        self._metrics = None
         for request in everything:
             self._drop(request)
 
@@ -170,6 +170,15 @@ class Backlog:
         """The account as it stands; span probes with nothing are left out."""
         all_counts = (self._exported, self._dropped, self._queued, self._spooled)
         return Delivered(*({probe: n for probe, n in counts.items() if n} for counts in all_counts))
+
+    def _metrics_taken(self) -> bool:
+        return any(taken.signal == "metrics" for taken in self._taken)
+
+    def _untake(self, request: Request) -> bool:
+        if request not in self._taken:
+            return False
+        self._taken.remove(request)
+        return True
 
     def _account(self, counts: Mapping[int, int], rejected: int | None) -> None:
         left = sum(counts.values()) if rejected is None else rejected

@@ -1,7 +1,8 @@
-"""Sends encoded requests to an OTLP receiver, one attempt at a time. When to try again is otlp/queue.py's business."""
+"""Sends encoded requests to an OTLP receiver, an attempt a call. When to try again is otlp/queue.py's business."""
 
 from __future__ import annotations
 
+from queue import LifoQueue
 from typing import Protocol
 
 from otel_usdt.otlp.endpoint import check_headers, parse_endpoint, with_own
@@ -12,7 +13,7 @@ __all__ = ["Accepted", "Exporter", "Outcome", "Refused", "Retry", "Signal", "Too
 
 
 class Transport(Protocol):
-    """One signal's way to one receiver."""
+    """One signal's way to one receiver, for one thread at a time."""
 
     def send(self, body: bytes) -> Outcome:
         """One attempt, bounded by the configured timeout."""
@@ -26,27 +27,38 @@ class Transport(Protocol):
 class Exporter:
     """The configured receiver. Opens no connection before the first `send`; proxies named in the environment are not used.
 
-    UsageError when the configuration cannot be used: an endpoint that is no URL, a `ca_file` without certificates. One thread
-    at a time may send. Certificates and key are read again when their files change.
+    UsageError when the configuration cannot be used: an endpoint that is no URL, a `ca_file` without certificates. For any number of
+    threads; `concurrency` requests of spans, and one of metrics, are under way at a time. Certificates and key are read again when
+    their files change.
     """
 
     def __init__(self, config: OtlpExport) -> None:
-        self._transports: dict[Signal, Transport] = {
-            "traces": _transport(config, "traces", config.traces),
-            "metrics": _transport(config, "metrics", config.metrics),
+        self._transports: dict[Signal, list[Transport]] = {
+            "traces": [_transport(config, "traces", config.traces) for _ in range(config.concurrency)],
+            "metrics": [_transport(config, "metrics", config.metrics)],
         }
+        # Last in, first out: while one at a time is enough the others stay unconnected.
+        self._free: dict[Signal, LifoQueue[Transport]] = {"traces": LifoQueue(), "metrics": LifoQueue()}
+        for signal, transports in self._transports.items():
+            for transport in transports:
+                self._free[signal].put(transport)
 
     def send(self, signal: Signal, body: bytes) -> Outcome:
         """One attempt to send the encoded request `body`; no step of it waits longer than `timeout_s`.
 
         Raises nothing for what a receiver or the network does: the Outcome says it.
         """
-        return self._transports[signal].send(body)
+        transport = self._free[signal].get()
+        try:
+            return transport.send(body)
+        finally:
+            self._free[signal].put(transport)
 
     def close(self) -> None:
         """Close the connections; a later `send` has Retry for its outcome or connects again."""
-        for transport in self._transports.values():
-            transport.close()
+        for transports in self._transports.values():
+            for transport in transports:
+                transport.close()
 
 
 def _transport(common: OtlpExport, signal: Signal, own: OtlpSignal) -> Transport:

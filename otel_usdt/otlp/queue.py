@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from otel_usdt.otlp.backlog import Backlog, Delivered, Request
 from otel_usdt.otlp.halves import halves
+from otel_usdt.otlp.lane import Backoff, Lane
 from otel_usdt.otlp.outcome import Accepted, Outcome, Refused, Retry, Signal, TooLarge
 from otel_usdt.otlp.spilling import Spilling
 from otel_usdt.otlp.spool import Spool, Status
 
 __all__ = ["Backoff", "Delivered", "Delivery", "Sender"]
 
-_ASKED_LIMIT_S = 300.0  # a receiver may ask for more patience than our own backoff has, but not for silence
 _REMARKS = 32  # different remarks of a receiver that are passed on; the losses that they are about are in the account anyway
 
 
@@ -26,41 +24,18 @@ class Sender(Protocol):
     """What `client.Exporter` is to the queue."""
 
     def send(self, signal: Signal, body: bytes) -> Outcome:
-        """One blocking attempt."""
+        """One blocking attempt; as many threads at once as there may be requests under way."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Seconds between attempts: doubled from `first_s` up to `most_s`, each shortened at random by up to half.
-
-    The randomness spreads the sidecars of a cluster, which all lose the same collector at the same moment.
-    """
-
-    first_s: float = 1.0
-    most_s: float = 30.0
-
-    def delay_s(self, failures: int, asked_s: float | None) -> float:
-        """How long to wait after the `failures`th failure in a row, counted from 1; not less than the receiver asked for, up to 300 s."""
-        if asked_s is not None:
-            return max(min(asked_s, _ASKED_LIMIT_S), self.first_s) * random.uniform(1.0, 1.1)
-        return float(min(self.most_s, self.first_s * 2 ** min(failures - 1, 32)) * random.uniform(0.5, 1.0))
-
-
-@dataclass(slots=True)
-class _Lane:
-    failures: int = 0  # in a row
-    not_before: float = 0.0  # monotonic time of the next attempt
-    away: bool = False
-
-
 class Delivery:
-    """A queue of at most `queue_bytes` of spans and the newest metrics, and the thread that sends them.
+    """A queue of at most `queue_bytes` of spans and the newest metrics, and the threads that send them.
 
-    `names` are those of the spans, by span probe index. What the receiver finds too large is sent in halves. With a `spool`, spans go
-    to disk while the receiver is away, and what is there is sent behind those that are fresh (otlp/spilling.py). `say` gets one line
-    when the receiver goes away, one when it is back, and one for each new reason why it refused or rejected something. It is
-    called from the sending thread.
+    Up to `concurrency` requests are under way at a time, the oldest first; of metrics, of what comes from the disk, and while the receiver
+    is away, one. `names` are those of the spans, by span probe index. What the receiver finds too large is sent in halves. With a
+    `spool`, spans go to disk while the receiver is away, and what is there is sent behind those that are fresh (otlp/spilling.py).
+    `say` gets one line when the receiver goes away, one when it is back, and one for each new reason why it refused or
+    rejected something. It is called from the sending threads.
     """
 
     def __init__(
@@ -71,20 +46,23 @@ class Delivery:
         say: Callable[[str], None],
         backoff: Backoff | None = None,
         spool: Spool | None = None,
+        concurrency: int = 1,
     ) -> None:
         self._sender = sender
         self._probes = {name: probe for probe, name in enumerate(names)}
         self._say = say
-        self._backoff = backoff or Backoff()
         self._changed = threading.Condition()  # guards all that follows
         self._backlog = Backlog(queue_bytes)
-        self._lanes: dict[Signal, _Lane] = {"traces": _Lane(), "metrics": _Lane()}
+        backoff = backoff or Backoff()
+        self._lanes: dict[Signal, Lane] = {"traces": Lane(backoff), "metrics": Lane(backoff)}
+        self._replaying = False  # one at a time: it is in order, and at a bounded rate anyway
         self._remarks: set[str] = set()
         self._give_up_at: float | None = None  # monotonic, set by close()
         self._closed = False
         self._spilling = Spilling(spool, names, self._backlog, self._changed, self._is_away, self._said) if spool else None
-        self._thread = threading.Thread(target=self._run, name="otlp-delivery", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=f"otlp-delivery-{n}", daemon=True) for n in range(concurrency)]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, signal: Signal, body: bytes, counts: Mapping[int, int]) -> None:
         """Queue an encoded request that holds `counts` spans of each span probe index ({} for metrics). Never blocks.
@@ -121,14 +99,15 @@ class Delivery:
     def close(self, grace_s: float) -> None:
         """Try to send what waits, for at most `grace_s` seconds; the rest is spooled where there is one, else dropped, and counted.
 
-        A request that is under way when the grace ends is spooled or dropped too, though the receiver may still get it.
+        Requests that are under way when the grace ends are spooled or dropped too, though the receiver may still get them.
         """
         with self._changed:
             self._give_up_at = time.monotonic() + grace_s
-            for lane in self._lanes.values():  # no time left to be patient
-                lane.failures, lane.not_before = 0, 0.0
+            for lane in self._lanes.values():
+                lane.hurry()
             self._changed.notify_all()
-        self._thread.join(grace_s)
+        for thread in self._threads:
+            thread.join(max(0.0, self._give_up_at - time.monotonic()))
         if self._spilling:
             with self._changed:
                 self._backlog.give_up_taken()
@@ -146,11 +125,12 @@ class Delivery:
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            if isinstance(job, Spilling):
-                self._replay(job)
+            taken, turn = job
+            if isinstance(taken, Spilling):
+                self._replay(taken, turn)
             else:
-                outcome, pieces = self._send(job)
-                self._settle(job, outcome, pieces)
+                outcome, pieces = self._send(taken)
+                self._settle(taken, turn, outcome, pieces)
 
     def _send(self, request: Request) -> tuple[Outcome, Sequence[Request]]:
         """One attempt; when the request was too large, its halves."""
@@ -161,42 +141,50 @@ class Delivery:
         except Exception as fault:  # our own; it must not end this thread, and with it the delivery of all that comes later
             return Refused(f"cannot be sent: {fault!r}"), []
 
-    def _next(self) -> Request | Spilling | None:
-        """Wait for the next request that may be sent, from memory or from the disk; None when the thread should end."""
+    def _next(self) -> tuple[Request | Spilling, int] | None:
+        """Wait for what may be sent next, from memory or from the disk, and the turn of this attempt; None when the thread should end."""
         with self._changed:
             while True:
                 now, waiting = time.monotonic(), self._backlog.waiting()
                 if self._give_up_at is not None and (not waiting or now >= self._give_up_at):
-                    return None
+                    return None  # what fails now is tried again by the thread that has it
+                times = [self._give_up_at] if self._give_up_at is not None else []
                 for signal in waiting:
-                    if self._lanes[signal].not_before <= now:
-                        return self._backlog.take(signal)
-                times = [self._lanes[signal].not_before for signal in waiting]
-                if self._spilling and self._spilling.has_some and "traces" not in waiting:
-                    at = max(self._lanes["traces"].not_before, self._spilling.not_before)
+                    if (at := self._lanes[signal].opens_at()) is None:
+                        continue
                     if at <= now:
-                        return self._spilling
+                        return self._backlog.take(signal), self._lanes[signal].begin()
                     times.append(at)
-                if self._give_up_at is not None:
-                    times.append(self._give_up_at)
+                spilling, lane = self._spilling, self._lanes["traces"]
+                replays = spilling is not None and spilling.has_some and not self._replaying and "traces" not in waiting
+                if spilling and replays and (at := lane.opens_at()) is not None:
+                    at = max(at, spilling.not_before)
+                    if at <= now:
+                        self._replaying = True
+                        return spilling, lane.begin()
+                    times.append(at)
                 self._changed.wait(min(times) - now if times else None)
 
-    def _replay(self, spilling: Spilling) -> None:
+    def _replay(self, spilling: Spilling, turn: int) -> None:
         """Send the oldest of what is on disk."""
-        found = spilling.take()
-        if found is None:
-            return
-        outcome, pieces = self._send(found.request)
+        found, lines = spilling.take(), list[str]()
+        if found:
+            outcome, pieces = self._send(found.request)
+            if not isinstance(outcome, Retry):
+                spilling.settle(found, outcome.rejected if isinstance(outcome, Accepted) else None, pieces)
         with self._changed:
-            lines = self._told("traces", outcome, bool(pieces))
-        if not isinstance(outcome, Retry):
-            spilling.settle(found, outcome.rejected if isinstance(outcome, Accepted) else None, pieces)
+            if found:
+                lines = self._told("traces", turn, outcome, bool(pieces))
+            else:
+                self._lanes["traces"].end(turn, None, time.monotonic())
+            self._replaying = False
+            self._changed.notify_all()
         for line in lines:
             self._said(line)
 
-    def _settle(self, request: Request, outcome: Outcome, pieces: Sequence[Request]) -> None:
+    def _settle(self, request: Request, turn: int, outcome: Outcome, pieces: Sequence[Request]) -> None:
         with self._changed:
-            lines = self._told(request.signal, outcome, bool(pieces))
+            lines = self._told(request.signal, turn, outcome, bool(pieces))
             if isinstance(outcome, Retry):
                 self._backlog.put_back(request)
             elif pieces:
@@ -207,36 +195,25 @@ class Delivery:
         for line in lines:  # without the lock: `say` may ask for the totals
             self._said(line)
 
-    def _told(self, signal: Signal, outcome: Outcome, halved: bool) -> list[str]:
+    def _told(self, signal: Signal, turn: int, outcome: Outcome, halved: bool) -> list[str]:
         """The lane as `outcome` leaves it, and what there is to say of that."""
-        lane = self._lanes[signal]
-        lines = self._lines(signal, outcome, halved)
-        lane.away = isinstance(outcome, Retry)
-        if isinstance(outcome, Retry):
-            lane.failures += 1
-            lane.not_before = time.monotonic() + self._backoff.delay_s(lane.failures, outcome.after_s)
-        else:
-            lane.failures, lane.not_before = 0, 0.0
-        return lines
-
-    def _lines(self, signal: Signal, outcome: Outcome, halved: bool) -> list[str]:
-        """What there is to say of `outcome`; the lanes still are as they were before it."""
         what = "spans" if signal == "traces" else "metrics"
-        others_away = any(lane.away for name, lane in self._lanes.items() if name != signal)
-        was_away = self._lanes[signal].away
-        if isinstance(outcome, Retry):
+        lane, lines = self._lanes[signal], list[str]()
+        was_away = lane.away
+        lane.end(turn, outcome, time.monotonic())
+        if lane.away != was_away and not any(other.away for other in self._lanes.values() if other is not lane):
             where = "on disk" if self._spilling and signal == "traces" else "in memory"
-            return [] if was_away or others_away else [f"the OTLP receiver is away; {what} wait {where} ({outcome.why})"]
-        lines = ["the OTLP receiver is back"] if was_away and not others_away else []
+            why = outcome.why if isinstance(outcome, Retry) else ""
+            lines.append(f"the OTLP receiver is away; {what} wait {where} ({why})" if lane.away else "the OTLP receiver is back")
         if isinstance(outcome, TooLarge):
             told = "a single span is too large" if signal == "traces" else "the metrics are too large"
             # The reason names the size, which differs each time.
             lines += [] if halved else self._remark(f"{told} for the OTLP receiver: such are dropped", f" ({outcome.why})")
-        elif not isinstance(outcome, Accepted):
+        elif isinstance(outcome, Refused):
             lines += self._remark(f"the OTLP receiver refuses {what}, which are dropped ({outcome.why})")
-        elif outcome.rejected:
+        elif isinstance(outcome, Accepted) and outcome.rejected:
             lines += self._remark(f"the OTLP receiver rejects some {what}, which are dropped ({outcome.message})")
-        elif outcome.message:
+        elif isinstance(outcome, Accepted) and outcome.message:
             lines += self._remark(f"the OTLP receiver says of {what}: {outcome.message}")
         return lines
 

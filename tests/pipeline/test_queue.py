@@ -53,9 +53,13 @@ class Script:
 
 @contextmanager
 def delivery(
-    sender: Any, queue_bytes: int = 1 << 20, say: Callable[[str], None] = lambda line: None, backoff: Backoff = QUICK
+    sender: Any,
+    queue_bytes: int = 1 << 20,
+    say: Callable[[str], None] = lambda line: None,
+    backoff: Backoff = QUICK,
+    concurrency: int = 1,
 ) -> Iterator[Delivery]:
-    made = Delivery(sender, queue_bytes, NAMES, say, backoff)
+    made = Delivery(sender, queue_bytes, NAMES, say, backoff, concurrency=concurrency)
     try:
         yield made
     finally:
@@ -382,8 +386,9 @@ def test_close_does_not_wait_for_a_hanging_receiver() -> None:
     queue.close(0.05)
     assert queue.totals() == Delivered({}, {0: 1}, {})
     sender.gate.set()
-    queue._thread.join(5)
-    assert not queue._thread.is_alive()
+    for thread in queue._threads:
+        thread.join(5)
+        assert not thread.is_alive()
     assert queue.totals() == Delivered({}, {0: 1}, {})
 
 
@@ -406,7 +411,8 @@ def test_closed_standard_error_does_not_stop_the_delivery() -> None:
         until(lambda: queue.totals() == Delivered({0: 1}, {}, {}))
 
 
-def test_account_closes_at_every_instant_while_threads_put() -> None:
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_account_closes_at_every_instant_while_threads_put(concurrency: int) -> None:
     """put = exported + dropped + queued, read while a receiver takes, refuses, rejects and is away by turns."""
     outcomes: list[Outcome] = [Accepted(), Retry(0.0, "busy"), Refused("no"), Accepted(rejected=1), TooLarge("big")]
     turn = iter(range(1 << 60))
@@ -416,7 +422,7 @@ def test_account_closes_at_every_instant_while_threads_put() -> None:
             return outcomes[next(turn) % len(outcomes)]
 
     put = 0
-    with delivery(Turns(), queue_bytes=200, backoff=Backoff(0.0001, 0.0002)) as queue:
+    with delivery(Turns(), queue_bytes=200, backoff=Backoff(0.0001, 0.0002), concurrency=concurrency) as queue:
         for n in range(2_003):
             queue.put("traces", b"x" * 10, {n % 3: 2})
             put += 2
@@ -434,15 +440,16 @@ STEPS = st.sampled_from(["put", "take", "back", "settle", "lose", "halve"])
 
 @given(st.lists(st.tuples(STEPS, st.integers(1, 60), st.integers(0, 4)), max_size=60))
 def test_backlog_account_closes_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
-    """Any order of puts, sends, failures and rejections: every span is in exactly one place, and the limit holds."""
-    backlog, taken, put = Backlog(100), None, Counter[int]()
+    """Any order of puts, sends, several at a time, failures and rejections: every span is in exactly one place, and the limit holds."""
+    backlog, under_way, put = Backlog(100), list[Request](), Counter[int]()
     for what, size, probe in steps:
         if what == "put":
             backlog.put(Request("traces", b"x" * size, {probe: size, 9: 1}))
             put.update({probe: size, 9: 1})
-        elif what == "take" and taken is None and backlog.waiting():
-            taken = backlog.take("traces")
-        elif taken is not None and what in ("back", "settle", "lose", "halve"):
+        elif what == "take" and len(under_way) < 4 and backlog.waiting():
+            under_way.append(backlog.take("traces"))
+        elif under_way and what in ("back", "settle", "lose", "halve"):
+            taken = under_way.pop(probe % len(under_way))
             if what == "back":
                 backlog.put_back(taken)
             elif what == "halve":
@@ -452,7 +459,6 @@ def test_backlog_account_closes_whatever_happens(steps: list[tuple[str, int, int
                 backlog.replace(taken, [Request("traces", taken.body[:middle], {own: middle}), rest])
             else:
                 backlog.settle(taken, size if what == "settle" else None)
-            taken = None
         totals = backlog.totals()
         assert Counter(totals.exported) + Counter(totals.dropped) + Counter(totals.queued) == put
         assert 0 <= backlog._bytes <= 100

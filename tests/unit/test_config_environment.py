@@ -66,7 +66,7 @@ def test_every_variable_is_read() -> None:
         "OTEL_METRIC_EXPORT_INTERVAL": "1500",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "Delta",
     }
-    made = export_of(export("export: {otlp: {queue: 1MiB}}"), environ)
+    made = export_of(export("export: {otlp: {queue: 1MiB, concurrency: 2}}"), environ)
     assert (made.interval_s, made.temporality) == (1.5, "delta")
     assert export_of(export("export: {otlp: , temporality: cumulative}"), environ).temporality == "cumulative"
     assert made.otlp == OtlpExport(
@@ -81,6 +81,7 @@ def test_every_variable_is_read() -> None:
         client_certificate_file="/etc/client.pem",
         client_key_file="/etc/client.key",
         queue_bytes=1 << 20,
+        concurrency=2,
     )
 
 

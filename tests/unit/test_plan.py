@@ -113,6 +113,7 @@ exports = st.builds(
         timeout_s=st.floats(0.001, 100),
         metrics=st.builds(OtlpSignal, st.none() | words, headers=st.none() | st.dictionaries(words, words, max_size=2)),
         queue_bytes=st.integers(1 << 16, 1 << 34),
+        concurrency=st.integers(1, 64),
     ),
     st.just("") | st.just("/tmp/spans.jsonl"),
     st.none() | st.builds(Console, st.sampled_from(("spans", "counts", "histograms", "all")), seconds),
@@ -260,6 +261,12 @@ RANGES: list[tuple[str, list[Any], list[Any], str]] = [
         [{"endpoint": "", "queue_bytes": 1}],
         [{"endpoint": "", "queue_bytes": -1}, {"endpoint": "", "queue_bytes": 0}],
         "queue",
+    ),
+    (
+        "export.otlp",
+        [{"endpoint": "", "concurrency": 1}, {"endpoint": "", "concurrency": 64}],
+        [{"endpoint": "", "concurrency": 0}, {"endpoint": "", "concurrency": 65}],
+        "concurrency",
     ),
 ]
 
