@@ -133,6 +133,7 @@ class Spilling:
             with self._changed:
                 self._backlog.unspill(request)
                 self._disk_not_before = time.monotonic() + DISK_PAUSE_S
+                self._changed.notify_all()  # it may be sent from memory
             if not self._failing:
                 self._say(f"spool: {os.strerror(fault.errno or 0)}; spans wait in memory")
             self._failing = True

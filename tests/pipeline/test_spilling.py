@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,31 @@ def test_a_full_disk_leaves_spans_in_memory(folder: int, monkeypatch: pytest.Mon
     full[0] = False
     until(lambda: queue.totals() == Delivered({}, {}, {}, {0: 5}))
     assert said.count("spool: No space left on device; spans wait in memory") == said.count("spool: it is written again") == 1
+    queue.close(1)
+
+
+def test_what_a_disk_does_not_take_is_sent_from_memory_at_once(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver is there and nothing else happens: that the disk has failed is enough to send."""
+    writing, fail = threading.Event(), threading.Event()
+
+    def failing(descriptor: int, data: memoryview) -> int:
+        writing.set()
+        fail.wait(10)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("otel_usdt.otlp.spool.os.write", failing)
+    sender, said = Script(Accepted()), list[str]()
+    sender.gate.clear()
+    queue = delivery(sender, folder, said, queue_bytes=1000)
+    queue.put("traces", bytes(100), {0: 1})
+    until(lambda: sender.sent)
+    queue.put("traces", bytes(800), {0: 1})  # more than half a queue: it goes to disk
+    assert writing.wait(10)
+    sender.gate.set()
+    until(lambda: queue.totals() == Delivered({0: 1}, {}, {0: 1}))
+    fail.set()
+    until(lambda: queue.totals() == Delivered({0: 2}, {}, {}))
+    assert said == ["spool: Input/output error; spans wait in memory"]
     queue.close(1)
 
 
