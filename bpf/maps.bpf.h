@@ -41,7 +41,8 @@ struct ceiling { u64 second, records; };
 
 BPF_TABLE("array", u32, struct site, sites, 64);                                      /* key: attach cookie */
 BPF_F_TABLE("array", u32, struct counters, counters, 64, BPF_F_MMAPABLE);             /* key: cpu * stride + probe */
-BPF_F_TABLE("array", u32, u64, histogram, 64 * BUCKETS, BPF_F_MMAPABLE);              /* key: counters' * BUCKETS + bucket */
+BPF_F_TABLE("array", u32, u64, histogram, 64 * 288, BPF_F_MMAPABLE);                  /* key: (cpu * rows + row) * cells + cell */
+BPF_TABLE("array", u32, struct ladder, ladders, 4);
 BPF_F_TABLE("array", u32, struct losses, losses, 1, BPF_F_MMAPABLE);
 BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_TABLE("array", u32, struct ceiling, ceiling, 1);

@@ -126,31 +126,7 @@ static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     f->start_ktime_ns = bpf_ktime_get_ns();          /* last: our own time is not the target's */
 }
 
-/* Four buckets an octave, each (lower, upper]: the two bits after the leading one of d - 1. */
-static u32 bucket(u64 duration)
-{
-    u64 v = duration ? duration - 1 : 0, x = v;
-    u32 log = 0;
-    if (v < 4) return v;
-    if (x >> 32) { log += 32; x >>= 32; }
-    if (x >> 16) { log += 16; x >>= 16; }
-    if (x >> 8) { log += 8; x >>= 8; }
-    if (x >> 4) { log += 4; x >>= 4; }
-    if (x >> 2) { log += 2; x >>= 2; }
-    if (x >> 1) log += 1;
-    return (log << 2 | (v >> (log - 2) & 3)) & (BUCKETS - 1);
-}
-
-static void measure(struct site *s, struct counters *c, u64 duration)
-{
-    u32 slot = (bpf_get_smp_processor_id() * s->stride + s->probe) * BUCKETS + bucket(duration);
-    u64 *count = histogram.lookup(&slot);
-    if (count) lock_xadd(count, 1);
-    lock_xadd(&c->sum_ns, duration);
-    /* Not atomic: a thread preempted between the two instructions may lose another's extreme, never a count. */
-    if (duration > c->max_ns) c->max_ns = duration;
-    if (~duration > c->min_ns_inverted) c->min_ns_inverted = ~duration;
-}
+#include "histogram.bpf.h"
 
 static bool record(struct thread *t, struct site *s, struct counters *c, struct frame *f, u64 id, u64 duration)
 {

@@ -8,7 +8,7 @@
 #define ARGS 4            /* integers that one record carries */
 #define TEXTS 2           /* strings that one record carries */
 #define TEXT 256          /* bytes of each, its NUL included */
-#define BUCKETS 256       /* of a histogram: four an octave over all of u64 */
+#define STEPS 512         /* by which a duration finds its cell: eight an octave over all of u64 */
 #define READS (ARGS + TEXTS)
 
 /* OFF: attached, but not to be heeded. LAST: a return after the last entry; it ends calls that are open, and is no orphan. */
@@ -49,6 +49,9 @@ struct site {
     __u8 join;
     __u8 in_comment;      /* `traceparent` points to a statement that may have it in a comment, not to the header's value */
     __u8 keyed;
+    __u32 rows;           /* of `histogram`, of one CPU */
+    __u16 cells;          /* of a row */
+    __u16 ladder;
     struct argument argument[READS];
     struct argument traceparent;      /* HOW_NONE: none */
     struct argument key;
@@ -95,6 +98,16 @@ struct counters {
     __u64 bad_traceparent;  /* one was there, but no valid one: the call went on as if there were none */
 };
 
+/* How a histogram is counted (otel_usdt/ladder.py): of what falls into a step, `cell` has what is not longer than `bound`, the next the rest. */
+struct step {
+    __u64 bound;
+    __u64 cell;
+};
+
+struct ladder {
+    struct step step[STEPS];
+};
+
 /* Patched in when the image is loaded: this kernel's tracepoint records, the record ceiling. */
 struct settings {
     __u32 fork_child_pid, free_pid, exec_old_pid;   /* byte offsets, from the tracepoints' format files */
@@ -107,8 +120,9 @@ struct losses {
 };
 
 _Static_assert(sizeof(struct argument) == 24, "argument");
-_Static_assert(sizeof(struct site) == 48 + (READS + 2) * 24, "site");
+_Static_assert(sizeof(struct site) == 56 + (READS + 2) * 24, "site");
 _Static_assert(sizeof(struct call) == 104, "call");
 _Static_assert(sizeof(struct call_text) == 104 + TEXTS * TEXT, "call_text");
 _Static_assert(sizeof(struct counters) == 168, "counters");
+_Static_assert(sizeof(struct ladder) == STEPS * 16, "ladder");
 _Static_assert(sizeof(struct settings) == 16, "settings");

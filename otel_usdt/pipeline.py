@@ -22,6 +22,8 @@ from otel_usdt import __version__, rights
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.errors import OtelUsdtError
+from otel_usdt.ladder import uppers
+from otel_usdt.layout import has_histogram, layout_of
 from otel_usdt.metrics.exemplars import Exemplars
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
 from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, with_paired
@@ -29,7 +31,8 @@ from otel_usdt.metrics.own import process_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
 from otel_usdt.metrics.prometheus import exposition
 from otel_usdt.metrics.temporality import Intervals
-from otel_usdt.otlp.encode_metrics import encode_histograms, encode_points
+from otel_usdt.otlp.encode_histograms import encode_histograms
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.otlp.endpoint import with_own
 from otel_usdt.outlets import Outlets
 from otel_usdt.plan import Plan
@@ -140,17 +143,17 @@ class Session:
 
     def histograms(self) -> list[HistogramSnapshot | None]:
         """Parallel to the plan's spans; None for those that only count."""
-        kernel, buckets = self.kernel(), self.counters.buckets()
-        for i, account in self.pairing.accounts().items():
-            buckets[i] = account.buckets
-        return [
-            None
-            if span.mode == "count" or span.kind == "point"
-            else HistogramSnapshot(
-                buckets[i], int(buckets[i].sum()), int(kernel["sum_ns"][i]), int(kernel["min_ns"][i]), int(kernel["max_ns"][i])
-            )
-            for i, span in enumerate(self.plan.spans)
-        ]
+        kernel, cells = self.kernel(), self.counters.cells()
+        paired = {i: account.cells for i, account in self.pairing.accounts().items()}
+        told: list[HistogramSnapshot | None] = []
+        for i, span in enumerate(self.plan.spans):
+            if not has_histogram(span):
+                told.append(None)
+                continue
+            counts = paired[i] if i in paired else cells[i, : len(uppers(span.bounds_ns))]
+            extent = (int(kernel[name][i]) for name in ("sum_ns", "min_ns", "max_ns"))
+            told.append(HistogramSnapshot(counts.copy(), span.bounds_ns, int(counts.sum()), *extent))
+        return told
 
     def send_metrics(self) -> None:
         """Histograms under the targets' resources, the ledger and our own telemetry under our own."""
@@ -165,7 +168,9 @@ class Session:
         told = self.intervals.histograms(histograms) if delta else histograms
         points = self.intervals.points(self.points())
         self.outlets.metrics(
-            encode_histograms(told, self.plan.spans, self.plan.targets, began, now, __version__, examples, delta=delta)
+            encode_histograms(
+                told, self.plan.spans, self.plan.targets, began, now, __version__, examples, delta=delta, max_buckets=self.plan.max_buckets
+            )
             + encode_points(points, self.resource, self.started_unix_ns, now, __version__, kinds, since)
         )
         self.intervals.since_unix_ns = now
@@ -226,7 +231,7 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
     rings = [Ring(maps["records"], plan.limits.ring_bytes, CALL)]
     if has_text:
         rings.append(Ring(maps["text_records"], plan.limits.text_ring_bytes, CALL_TEXT))
-    counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], message["stride"], len(plan.spans))
+    counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], layout_of(plan.spans))
     wakers = [maps["records"], maps["text_records"]] if has_text else [maps["records"]]
     session = Session(plan, rings, counters, Processes(plan, pipe), Outlets(plan, file_fd, say, spool_fd), message["unix_ns"], wakers)
     if plan.telemetry.listen:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from otel_usdt.elf.locations import Location
+from otel_usdt.ladder import BOUNDS_NS
 
 Mode = Literal["count", "histogram", "spans"]
 Scope = Literal["pid", "tree", "binary"]
 Role = Literal["enter", "return", "point"]
 Cost = Literal["emulated", "nop5", "single-step"]
+HistogramType = Literal["explicit", "exponential"]
 Temporality = Literal["cumulative", "delta", "lowmemory"]
 Join = Literal["argument", "enclosing", "obi", "new"]
 
@@ -29,6 +31,7 @@ JOINS: tuple[Join, ...] = ("argument", "enclosing", "obi", "new")  # in the orde
 BPF_FS = "/sys/fs/bpf"  # where OBI pins its map unless it is told otherwise
 MAX_PENDING = 1 << 20  # of 300 bytes each
 LONGEST_S = 1e9  # 31 years: what clocks and select(2) surely take
+MAX_LADDERS = 64  # different sets of bounds: 8 KiB each in the kernel
 MAX_TARGETS = 64  # a process's targets are the bits of one u64 in the kernel's scope map
 
 
@@ -120,6 +123,7 @@ class Span:
     attributes: tuple[Attribute, ...] = ()
     error: ErrorWhen | None = None
     key: Key | None = None
+    bounds_ns: tuple[int, ...] | None = BOUNDS_NS  # of its histogram; None: an exponential one
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,7 @@ class Plan:
     pipeline_user: str = "nobody"
     telemetry: Telemetry = Telemetry()
     bpf_fs: str = BPF_FS
+    max_buckets: int = 160  # of an exponential histogram's data point; the OpenTelemetry SDKs' default
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, for JSON."""

@@ -9,14 +9,18 @@ import re
 import socket
 import types
 import typing
+from itertools import pairwise
 from typing import Any, Literal
 
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import UsageError
+from otel_usdt.ladder import MAX_BOUNDS, crowded
+from otel_usdt.layout import layout_of
 from otel_usdt.plan import (
     ARGUMENT_SLOTS,
     LONGEST_S,
     MACHINES,
+    MAX_LADDERS,
     MAX_PENDING,
     MAX_SITES,
     MAX_SPANS,
@@ -112,6 +116,8 @@ def check(plan: Plan) -> None:
         _want(span.name not in names, f"two span probes are named {_shown(span.name)}")
         names.add(span.name)
         _check_span(span, len(plan.targets))
+    _want(len(layout_of(plan.spans).ladders) <= MAX_LADDERS, f"more than {MAX_LADDERS} sets of histogram buckets")
+    _want(2 <= plan.max_buckets <= 1 << 10, "max_buckets is out of range")
     for site in plan.sites:
         _want(0 <= site.span < len(plan.spans), f"{site.probe}: no such span probe")
         _want(0 <= site.binary < len(plan.binaries), f"{site.probe}: no such binary")
@@ -144,6 +150,9 @@ def _check_span(span: Span, targets: int) -> None:
     _want(all(map(_is_text, texts)), f"{_shown(span.name)}: a name that is no text")
     for attribute in span.attributes:
         _want(0 <= attribute.slot < (TEXT_SLOTS if attribute.string else ARGUMENT_SLOTS), f"{span.name}: slot out of range")
+    if (bounds := span.bounds_ns) is not None:
+        rising = all(low < high for low, high in pairwise((0, *bounds))) and bounds[-1:] < (1 << 62,)
+        _want(0 < len(bounds) <= MAX_BOUNDS and rising and not crowded(bounds), f"{span.name}: bounds of its histogram are out of range")
     if span.key is not None:
         _want(0 < span.key.expire_ns < 1 << 62 and 0 < span.key.pending <= MAX_PENDING, f"{span.name}: bounds of its key are out of range")
         _want(not any(attribute.string for attribute in span.attributes), f"{span.name}: a keyed call carries no text")

@@ -22,6 +22,8 @@ from otel_usdt import channel, outputs
 from otel_usdt.children import UNPRIVILEGED, finish, say, start_pipeline
 from otel_usdt.elf.build_id import build_id
 from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
+from otel_usdt.ladder import BOUNDS_NS
+from otel_usdt.layout import Layout, layout_of
 from otel_usdt.plan import Binary, Limits, Plan, Role
 from otel_usdt.probes import attach, image, obi, rows, scope, syscalls
 from otel_usdt.targets.identity import resource_of
@@ -30,7 +32,9 @@ ANSWER_BYTES = channel.MAX_MESSAGE // 2  # of resources in one message
 ANSWER_PATIENCE_S = 0.1  # the pipeline reads between two looks at the ring
 MOST_ASKED = 256  # processes in one question
 PID_LIMIT = 1 << 22  # include/linux/threads.h, PID_MAX_LIMIT
-USUAL_SPANS, USUAL_SITES = 32, 128  # what there is room for before the plan is known
+USUAL_SITES = 128  # what there is room for before the plan is known
+USUAL = Layout(spans=32, rows=32, ladders=(BOUNDS_NS, None), cells=288)
+RINGS = ("records", "text_records")  # read at the very size that the plan says
 TICK_S = 0.5  # how often leases and trees of processes are looked at
 
 
@@ -49,14 +53,15 @@ def open_pinned(binary: Binary) -> int:
     return descriptor
 
 
-def map_sizes(plan: Plan, cpus: int, spans: int, sites: int) -> dict[str, int]:
-    """max_entries of the maps, with room for so many span probes and sites."""
+def map_sizes(layout: Layout, limits: Limits, cpus: int, sites: int) -> dict[str, int]:
+    """max_entries of the maps."""
     return {
         "sites": sites,
-        "counters": spans * cpus,
-        "histogram": spans * cpus * 256,
-        "records": plan.limits.ring_bytes,
-        "text_records": plan.limits.text_ring_bytes,
+        "counters": layout.spans * cpus,
+        "histogram": layout.rows * layout.cells * cpus,
+        "ladders": max(1, len(layout.ladders)),
+        "records": limits.ring_bytes,
+        "text_records": limits.text_ring_bytes,
     }
 
 
@@ -65,7 +70,7 @@ def possible_cpus() -> int:
     return int(Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]) + 1
 
 
-def attach_all(plan: Plan, loaded: image.Loaded, stride: int, cleanup: ExitStack) -> int:
+def attach_all(plan: Plan, loaded: image.Loaded, layout: Layout, cleanup: ExitStack) -> int:
     """Rows, scope, tracepoints, then every site; then all is switched on at once. Returns how many sites; `cleanup` detaches them.
 
     Attaching and detaching take their time, in which an entry without its return would be heard, or a return without its entry. So
@@ -79,12 +84,14 @@ def attach_all(plan: Plan, loaded: image.Loaded, stride: int, cleanup: ExitStack
         files.append(open_pinned(binary))
         cleanup.callback(os.close, files[-1])
     scope.follow(plan, loaded, links)
+    for at, bounds in enumerate(layout.ladders):
+        syscalls.update(loaded.maps["ladders"], at.to_bytes(4, "little"), rows.ladder_row(bounds))
     planned = scope.rows_of(plan)
 
     def switch(role: rows.KernelRole | None, *sites: Role) -> None:
         for cookie, (site, pid) in enumerate(planned):
             if site.role in sites:
-                row = rows.site_row(plan, site, stride, max(pid, 0), role=role)
+                row = rows.site_row(plan, site, layout, max(pid, 0), role=role)
                 syscalls.update(loaded.maps["sites"], cookie.to_bytes(4, "little"), row)
 
     switch("off", "return", "enter", "point")
@@ -103,7 +110,7 @@ def attach_all(plan: Plan, loaded: image.Loaded, stride: int, cleanup: ExitStack
     return len(places)
 
 
-def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int, stride: int) -> None:
+def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int) -> None:
     """Give the pipeline what it may read, and nothing that could attach or detach."""
     names = ["records", "text_records", "counters", "histogram", "losses"]
     own = [channel.as_file(plan.to_dict())]
@@ -112,7 +119,7 @@ def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int
     if plan.export.spool:
         own.append(outputs.open_spool(plan.export.spool.path, plan.pipeline_user))
     # The time is before any probe is on: what metrics count begins then, however late the pipeline is ready.
-    message: dict[str, Any] = {"unix_ns": time.time_ns(), "maps": names, "cpus": cpus, "stride": stride}
+    message: dict[str, Any] = {"unix_ns": time.time_ns(), "maps": names, "cpus": cpus}
     message |= {"file": bool(plan.export.file), "spool": bool(plan.export.spool)}
     pipe.send(message, [*own, *(loaded.maps[name] for name in names)])
     for descriptor in own:
@@ -180,7 +187,7 @@ def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], 
         stack.callback(lambda: finish(pipeline, pipe))
         cpus = possible_cpus()
         made, _ = image.find_image(say)
-        usual = map_sizes(Plan((), (), (), ()), cpus, USUAL_SPANS, USUAL_SITES)
+        usual = map_sizes(USUAL, Limits(), cpus, USUAL_SITES)
         loaded = image.load(made, usual)  # the verifier's 0.1 s pass while the planner works
         stack.callback(lambda: loaded.close())
         plan = planner()
@@ -191,14 +198,14 @@ def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], 
             say(f"refused: {refusal.probe}: {refusal.reason}; {refusal.remedy}")
         for note in plan.notes:
             say(f"note: {note}")
-        room, n_sites = USUAL_SPANS, len(scope.rows_of(plan))
-        if len(plan.spans) > USUAL_SPANS or n_sites > USUAL_SITES or plan.limits != Limits(plan.limits.records_per_second):
-            room, smaller = len(plan.spans), loaded
-            loaded = image.load(made, map_sizes(plan, cpus, room, n_sites))
+        layout = layout_of(plan.spans)
+        sizes = map_sizes(layout, plan.limits, cpus, len(scope.rows_of(plan)))
+        if any(size > usual[name] for name, size in sizes.items()) or any(sizes[ring] != usual[ring] for ring in RINGS):
+            smaller, loaded = loaded, image.load(made, sizes)
             smaller.close()
-        hand_over(plan, loaded, pipe, cpus, room)
+        hand_over(plan, loaded, pipe, cpus)
         with ExitStack() as attached:
-            sites = attach_all(plan, loaded, room, attached)
+            sites = attach_all(plan, loaded, layout, attached)
             pipe.send({"attached": sites})
             print("attached", file=sys.stderr, flush=True)
             reason = hold(plan, loaded, pipe, pipeline, signals)

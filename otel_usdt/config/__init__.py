@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from otel_usdt.config.check import check
 from otel_usdt.config.document import Document, Fault, Path, read_document
-from otel_usdt.config.environment import export_of, otlp_export
+from otel_usdt.config.environment import export_of, histogram_type, otlp_export
 from otel_usdt.config.model import (
     AttributeConfig,
     BudgetConfig,
@@ -29,6 +29,7 @@ from otel_usdt.config.model import (
     ErrorConfig,
     ExportConfig,
     FileConfig,
+    HistogramConfig,
     KeyConfig,
     LeaseConfig,
     LimitsConfig,
@@ -37,6 +38,7 @@ from otel_usdt.config.model import (
     PipelineConfig,
     SelectConfig,
     SpanConfig,
+    SpanHistogramConfig,
     SpoolConfig,
     Strict,
     TargetConfig,
@@ -56,6 +58,7 @@ __all__ = [
     "ErrorConfig",
     "ExportConfig",
     "FileConfig",
+    "HistogramConfig",
     "KeyConfig",
     "LeaseConfig",
     "LimitsConfig",
@@ -64,11 +67,13 @@ __all__ = [
     "PipelineConfig",
     "SelectConfig",
     "SpanConfig",
+    "SpanHistogramConfig",
     "SpoolConfig",
     "TargetConfig",
     "TelemetryConfig",
     "TraceparentConfig",
     "export_of",
+    "histogram_type",
     "json_schema",
     "load_config",
     "otlp_export",

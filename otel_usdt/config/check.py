@@ -15,11 +15,18 @@ from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS
 from otel_usdt.probespec import parse_function, parse_probe
 
 Found = Iterator[tuple[Path, str]]
+_NO_BUCKETS = "an exponential histogram has its own buckets; explicit ones go with type: explicit"
 _SHAPES = "one of function, enter with return, or probe is wanted"
 
 
 def check(content: dict[str, Any]) -> Found:
     """Each fault of a whole configuration that no single key has: its path and what is wrong."""
+    histogram = content.get("histogram")
+    told = histogram if isinstance(histogram, dict) else {}
+    if told.get("type") == "exponential" and told.get("buckets") is not None:
+        yield ("histogram", "buckets"), _NO_BUCKETS
+    if told.get("type") == "explicit" and told.get("max_size") is not None:
+        yield ("histogram", "max_size"), "only an exponential histogram chooses its buckets by how many there may be"
     names: dict[str, int] = {}
     for i, target in enumerate(_list(content.get("targets"))):
         if not isinstance(target, dict):
@@ -29,7 +36,7 @@ def check(content: dict[str, Any]) -> Found:
         if isinstance(name, str) and names.setdefault(name, i) != i:
             yield (*path, "name"), f"{name!r} is already the name of targets[{names[name]}]"
         yield from _select(target, path)
-        yield from _spans(_list(target.get("spans")), (*path, "spans"))
+        yield from _spans(_list(target.get("spans")), (*path, "spans"), told.get("type") == "exponential")
 
 
 def _select(target: dict[str, Any], path: Path) -> Found:
@@ -42,7 +49,7 @@ def _select(target: dict[str, Any], path: Path) -> Found:
         yield (*path, "select", "binary"), "a file alone names no process: it needs scope: binary; or select by pid or exe_path"
 
 
-def _spans(spans: list[Any], path: Path) -> Found:
+def _spans(spans: list[Any], path: Path, exponential: bool) -> Found:
     names: dict[str, int] = {}
     for i, span in enumerate(spans):
         if not isinstance(span, dict):
@@ -53,6 +60,7 @@ def _spans(spans: list[Any], path: Path) -> Found:
             yield where, f"two span probes are named {name!r}; the first is spans[{names[name]}]: give one another name"
         yield from _shape(span, (*path, i))
         yield from _attributes(span, (*path, i))
+        yield from _histogram(span, (*path, i, "histogram"), exponential)
 
 
 def _name(span: dict[str, Any]) -> str:
@@ -103,6 +111,16 @@ def _key(span: dict[str, Any], path: Path, shapes: list[str]) -> Found:
         yield path, "mode: count pairs nothing; count each end with a probe of its own"
     if isinstance(attributes, dict) and any(isinstance(one, dict) and one.get("as") == "string" for one in attributes.values()):
         yield path, "a keyed call carries numbers, no text"
+
+
+def _histogram(span: dict[str, Any], path: Path, exponential: bool) -> Found:
+    histogram = span.get("histogram")
+    if not isinstance(histogram, dict):
+        return
+    if span.get("probe") is not None or span.get("mode") == "count":
+        yield path, "what is only counted has no histogram"
+    if exponential and histogram.get("buckets") is not None:
+        yield (*path, "buckets"), _NO_BUCKETS
 
 
 def _attributes(span: dict[str, Any], path: Path) -> Found:

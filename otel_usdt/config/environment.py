@@ -12,14 +12,15 @@ from dataclasses import replace
 from typing import Literal
 from urllib.parse import unquote
 
-from otel_usdt.config.model import ExportConfig, OtlpConfig
+from otel_usdt.config.model import Config, ExportConfig, OtlpConfig
 from otel_usdt.errors import ConfigError
-from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal, SpoolFolder, Temporality
+from otel_usdt.plan import Console, Export, HistogramType, OtlpExport, OtlpSignal, SpoolFolder, Temporality
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _ENDPOINTS = (f"{_OTLP}ENDPOINT", f"{_OTLP}TRACES_ENDPOINT", f"{_OTLP}METRICS_ENDPOINT")
 _DEFAULTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _PREFERENCE = f"{_OTLP}METRICS_TEMPORALITY_PREFERENCE"
+_AGGREGATION = f"{_OTLP}METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
 _INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 
@@ -128,6 +129,20 @@ def _temporality(environ: Mapping[str, str]) -> Temporality | None:
             return known
         case other:
             raise _wrong(_PREFERENCE, f"{other!r} is none of cumulative, delta, lowmemory")
+
+
+def histogram_type(config: Config, environ: Mapping[str, str]) -> HistogramType:
+    """Of all histograms. A file that has buckets has said it."""
+    own = (span.histogram for target in config.targets for span in target.spans)
+    if config.histogram.type or config.histogram.buckets_ns or any(one.buckets_ns for one in own):
+        return config.histogram.type or "explicit"
+    match environ.get(_AGGREGATION, "").strip().lower():
+        case "" | "explicit_bucket_histogram":
+            return "explicit"
+        case "base2_exponential_bucket_histogram":
+            return "exponential"
+        case other:
+            raise _wrong(_AGGREGATION, f"{other!r} is none of explicit_bucket_histogram, base2_exponential_bucket_histogram")
 
 
 def _endpoint(environ: Mapping[str, str], signal: str, protocol: str) -> str:

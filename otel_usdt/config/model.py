@@ -8,13 +8,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from otel_usdt import units
 from otel_usdt.errors import UsageError
-from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, Join, Temporality
+from otel_usdt.ladder import MAX_BOUNDS, crowded
+from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, HistogramType, Join, Temporality
 from otel_usdt.probespec import ProbeSpec, parse_function, parse_probe
 
 Number = TypeVar("Number", int, float)
@@ -127,6 +129,24 @@ def _in_order(join: tuple[Join, ...]) -> tuple[Join, ...]:
     return tuple(one for one in JOINS if one in join)
 
 
+def _rising(bounds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if bounds is None:
+        return None
+    for low, high in pairwise((0, *bounds)):
+        if low >= high:
+            raise ValueError(f"{_told(high)} after {_told(low)}: bounds rise" if low else "a bound longer than 0 is wanted")
+    if bounds[-1] >= 1 << 62:
+        raise ValueError(f"{_told(bounds[-1])} is longer than any call")
+    if near := crowded(bounds):
+        raise ValueError(f"{_told(near[0])} and {_told(near[1])} are too near to be counted apart: raise each bound by 12.5 % or more")
+    return bounds
+
+
+def _told(duration_ns: int) -> str:
+    unit, size = next((one for one in (("s", 10**9), ("ms", 10**6), ("us", 1000)) if duration_ns >= one[1]), ("ns", 1))
+    return f"{duration_ns / size:g}{unit}"
+
+
 def _not_yet(*words: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if value in words:
@@ -165,6 +185,8 @@ Ends = Annotated[
     WithJsonSchema({"anyOf": [_WRITTEN["probe"], {"type": "array", "items": _WRITTEN["probe"], "minItems": 1, "maxItems": 16}]}),
 ]
 When = Annotated[Comparison, BeforeValidator(_comparison), WithJsonSchema({"type": "string", "examples": ["< 0", "== 0"]})]
+Buckets = Annotated[tuple[Nanoseconds, ...], Field(min_length=1, max_length=MAX_BOUNDS), AfterValidator(_rising)]
+_BUCKETS = "Upper bounds, inclusive, of the buckets of an explicit histogram: durations that rise."
 BuildId = Annotated[str, AfterValidator(_build_id), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{8,128}$"})]
 
 
@@ -254,6 +276,23 @@ class KeyConfig(Strict):
     pending: int = Field(default=65536, ge=1, le=MAX_PENDING, description="Beginnings that may wait for their end; 300 bytes each.")
 
 
+class SpanHistogramConfig(Strict):
+    """What a span probe's histogram has of its own."""
+
+    buckets_ns: Buckets | None = Field(default=None, alias="buckets", description=_BUCKETS)
+
+
+class HistogramConfig(Strict):
+    """Histograms, where span probes have nothing of their own."""
+
+    type: HistogramType | None = Field(
+        default=None,
+        description="Of all histograms; default OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, else explicit.",
+    )
+    buckets_ns: Buckets | None = Field(default=None, alias="buckets", description=_BUCKETS)
+    max_size: int = Field(default=160, ge=2, le=1024, description="Buckets of an exponential histogram, at most.")
+
+
 class SpanConfig(Strict):
     """A span probe: one of function, enter and return, or probe."""
 
@@ -270,6 +309,9 @@ class SpanConfig(Strict):
     )
     attributes: Annotated[dict[Name, AttributeConfig], BeforeValidator(_empty_mapping)] = Field(
         default={}, description="Span attributes, by their OpenTelemetry names."
+    )
+    histogram: Annotated[SpanHistogramConfig, BeforeValidator(_empty_mapping)] = Field(
+        default=SpanHistogramConfig(), description="What its histogram has of its own."
     )
     error: ErrorConfig | None = Field(default=None, description="When the span's status is ERROR; for functions.")
     traceparent: TraceparentConfig | None = Field(default=None, description="Where a call finds the trace that it belongs to.")
@@ -436,6 +478,7 @@ class Config(Strict):
     pipeline: Annotated[PipelineConfig, BeforeValidator(_empty_mapping)] = PipelineConfig()
     limits: Annotated[LimitsConfig, BeforeValidator(_empty_mapping)] = LimitsConfig()
     telemetry: Annotated[TelemetryConfig, BeforeValidator(_empty_mapping)] = TelemetryConfig()
+    histogram: Annotated[HistogramConfig, BeforeValidator(_empty_mapping)] = HistogramConfig()
     obi: Annotated[ObiConfig, BeforeValidator(_empty_mapping)] = ObiConfig()
 
 

@@ -1,25 +1,18 @@
-"""Histograms, the ledger and the rest of our own metrics to OTLP metric requests.
-
-The two requests may be sent as one by joining their bytes: protobuf joins repeated fields so, and a metrics interval is then one body.
-"""
+"""The ledger and the rest of our own metrics to OTLP metric requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from otel_usdt.metrics.exemplars import Exemplar
-from otel_usdt.metrics.histograms import HistogramSnapshot, octaves
 from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
 from otel_usdt.otlp.encode import SCOPE_NAME
-from otel_usdt.plan import Span, Target
 
-_CUMULATIVE, _DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE, metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
+CUMULATIVE, DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE, metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
 
 
 def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
@@ -33,45 +26,6 @@ def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
 def resource_of(attributes: Mapping[str, str | int]) -> Resource:
     """A resource with these attributes."""
     return Resource(attributes=key_values(attributes))
-
-
-def encode_histograms(
-    snapshots: Sequence[HistogramSnapshot | None],
-    spans: Sequence[Span],
-    targets: Sequence[Target],
-    start_unix_ns: int,
-    now_unix_ns: int,
-    version: str,
-    exemplars: Mapping[int, Sequence[Exemplar]] = MappingProxyType({}),
-    *,
-    delta: bool = False,
-) -> bytes:
-    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: a data point for each span probe.
-
-    Cumulative from `start_unix_ns` on; with `delta` they are of the interval that began then, whose least and most are not known.
-
-    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each
-    point is under its target's resource. Its count is the sum of its buckets, as OTLP demands, even when a call came in while the
-    counters were being read.
-    b"" when there is nothing to say.
-    """
-    request = ExportMetricsServiceRequest()
-    for index, target in enumerate(targets):
-        points = [
-            _point(snapshot, span, start_unix_ns, now_unix_ns, exemplars.get(at, ()), delta)
-            for at, (snapshot, span) in enumerate(zip(snapshots, spans, strict=True))
-            if span.target == index and snapshot is not None
-        ]
-        if not points:
-            continue
-        metric = metrics_pb2.Metric(
-            name="otel_usdt.call.duration",
-            description="Duration of the calls that the span probe saw, sampled or not",
-            unit="s",
-            histogram=metrics_pb2.Histogram(data_points=points, aggregation_temporality=_DELTA if delta else _CUMULATIVE),
-        )
-        _add(request, target.resource, version, [metric])
-    return request.SerializeToString()
 
 
 def encode_ledger(
@@ -105,39 +59,10 @@ def encode_points(
     told = []
     for metric, own in by_metric.items():
         delta = metric.kind in deltas
-        told.append(_own(metric, own, since_unix_ns if delta else start_unix_ns, now_unix_ns, _DELTA if delta else _CUMULATIVE))
+        told.append(_own(metric, own, since_unix_ns if delta else start_unix_ns, now_unix_ns, DELTA if delta else CUMULATIVE))
     if told:
-        _add(request, resource, version, told)
+        add_metrics(request, resource, version, told)
     return request.SerializeToString()
-
-
-def _point(
-    snapshot: HistogramSnapshot, span: Span, start_unix_ns: int, now_unix_ns: int, exemplars: Sequence[Exemplar], delta: bool
-) -> metrics_pb2.HistogramDataPoint:
-    bounds, counts = octaves(snapshot.counts)
-    count = sum(counts)
-    function = {"code.function.name": span.function} if span.function else {}
-    return metrics_pb2.HistogramDataPoint(
-        attributes=key_values({"otel_usdt.span.name": span.name, **function}),
-        start_time_unix_nano=int(start_unix_ns),
-        time_unix_nano=int(now_unix_ns),
-        count=count,
-        sum=int(snapshot.sum_ns) / 1e9,
-        bucket_counts=counts,
-        explicit_bounds=bounds,
-        min=int(snapshot.min_ns) / 1e9 if count and not delta else None,
-        max=int(snapshot.max_ns) / 1e9 if count and not delta else None,
-        exemplars=[
-            metrics_pb2.Exemplar(
-                time_unix_nano=one.end_unix_ns,
-                as_double=one.duration_ns / 1e9,
-                trace_id=one.trace_id,
-                span_id=one.span_id,
-                filtered_attributes=key_values({"thread.id": one.tid}),
-            )
-            for one in exemplars
-        ],
-    )
 
 
 def _own(
@@ -169,6 +94,9 @@ def _own(
     return made
 
 
-def _add(request: ExportMetricsServiceRequest, resource: Mapping[str, str | int], version: str, metrics: list[metrics_pb2.Metric]) -> None:
+def add_metrics(
+    request: ExportMetricsServiceRequest, resource: Mapping[str, str | int], version: str, metrics: list[metrics_pb2.Metric]
+) -> None:
+    """Metrics under a resource, as ours."""
     scope = InstrumentationScope(name=SCOPE_NAME, version=version)
     request.resource_metrics.add(resource=resource_of(resource)).scope_metrics.add(scope=scope, metrics=metrics)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from otel_usdt.config import Config, TargetConfig, export_of
+from otel_usdt.config import Config, TargetConfig, export_of, histogram_type
 from otel_usdt.errors import BuildIdMismatch, OtelUsdtError, ProbeRefused, TargetNotFound, UsageError
+from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.plan import MAX_SITES, MAX_SPANS, Lease, Limits, Plan, Target, Telemetry
 from otel_usdt.planning.find import Files
 from otel_usdt.planning.spans import Draft, add_span
@@ -27,6 +28,7 @@ FEW = 8  # processes outside the scope that a probe may trap before `outsiders: 
 def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
     """The plan of `config`. `folder` is where relative paths start. Raises one error that tells all faults."""
     draft, targets = Draft(), []
+    bounds_ns = None if histogram_type(config, environ) == "exponential" else config.histogram.buckets_ns or BOUNDS_NS
     faults: list[OtelUsdtError] = []
     for i, wanted in enumerate(config.targets):
         try:
@@ -37,7 +39,7 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
             continue
         for span in wanted.spans:
             try:
-                add_span(draft, files, span, i, wanted.capture.text, config.limits.max_probes)
+                add_span(draft, files, span, i, wanted.capture.text, config.limits.max_probes, bounds_ns)
             except OtelUsdtError as error:
                 faults.append(error)
         if not wanted.capture.text and any(one.as_ == "string" for span in wanted.spans for one in span.attributes.values()):
@@ -74,6 +76,7 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         pipeline_user=config.pipeline.user,
         telemetry=Telemetry(config.telemetry.listen or ""),
         bpf_fs=config.obi.bpf_fs_path,
+        max_buckets=config.histogram.max_size,
     )
 
 

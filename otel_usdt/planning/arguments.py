@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from otel_usdt.config import AttributeConfig, KeyConfig, SpanConfig, TraceparentConfig
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import ProbeNotFound
+from otel_usdt.layout import Bounds
 from otel_usdt.plan import ARGUMENT_SLOTS, Argument, Attribute, ErrorWhen, Role, Traceparent
 from otel_usdt.planning.find import End
 from otel_usdt.probes.rows import RETURN_VALUE
@@ -28,10 +29,14 @@ class Wanted:
     entry: Reads
     exit: Reads
     traceparent: TraceparentConfig | None
+    bounds_ns: Bounds
 
 
-def wanted(span: SpanConfig, text: bool) -> Wanted:
-    """Slots for the span's attributes; those with captured text only if `text`. The configuration has been checked to fit."""
+def wanted(span: SpanConfig, text: bool, bounds_ns: Bounds) -> Wanted:
+    """Slots for the span's attributes; those with captured text only if `text`. The configuration has been checked to fit.
+
+    `bounds_ns` are of the histogram if it has none of its own; None: exponential.
+    """
     integers = strings = 0
     attributes: list[Attribute] = []
     entry: list[tuple[AttributeConfig, int]] = []
@@ -50,7 +55,8 @@ def wanted(span: SpanConfig, text: bool) -> Wanted:
         assert integers < ARGUMENT_SLOTS, "checked with the configuration"
         # Its own slot, for it is read as the type that the comparison wants.
         leave.append((AttributeConfig.model_validate({"return": True, "as": span.error.as_}), integers))
-    return Wanted(tuple(attributes), error, tuple(entry), tuple(leave), span.traceparent)
+    bounds_ns = span.histogram.buckets_ns or bounds_ns if bounds_ns is not None else None
+    return Wanted(tuple(attributes), error, tuple(entry), tuple(leave), span.traceparent, bounds_ns)
 
 
 def arguments(end: End, what: Reads, notes: list[str]) -> tuple[Argument, ...]:

@@ -14,6 +14,7 @@ from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_si
 from otel_usdt.elf.returns import jumps_to_entry, return_refused, return_sites, switches_stacks, uretprobe_refused
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
+from otel_usdt.layout import Bounds
 from otel_usdt.plan import Argument, Key, Refusal, Role, Site, Span
 from otel_usdt.plan import Binary as PlannedBinary
 from otel_usdt.planning.arguments import Reads, Wanted, arguments, key_location, traceparent, wanted
@@ -39,11 +40,11 @@ class Draft:
         return list(self.binaries).index(key)
 
 
-def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, text: bool, most: int) -> None:
+def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, text: bool, most: int, bounds_ns: Bounds) -> None:
     """Resolve one span probe, or several where a glob names several. Errors are those of `Files.find` and `arguments`."""
     if span.function is not None:
         for name, ends in _by_key(files.find(span.function, most)):
-            _function(draft, files, span, target, name, ends, wanted(span, text))
+            _function(draft, files, span, target, name, ends, wanted(span, text, bounds_ns))
     elif span.probe is not None:
         for name, ends in _by_key(files.find(span.probe, most)):
             sites: list[Site] = []
@@ -54,7 +55,7 @@ def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, text: bo
                     draft.refused.append(Refusal(name, str(why), why.remedy))
             _add(draft, Span(span.name or _short(ends[0]), target, "count", "point", name), sites)
     else:
-        _pair(draft, files, span, target, wanted(span, text), most)
+        _pair(draft, files, span, target, wanted(span, text, bounds_ns), most)
 
 
 def _by_key(ends: list[End]) -> Iterator[tuple[str, list[End]]]:
@@ -77,9 +78,8 @@ def _function(draft: Draft, files: Files, span: SpanConfig, target: int, probe: 
         except _Refused as why:
             draft.refused.append(Refusal(probe, str(why), why.remedy))
     kind: Literal["point", "function"] = "point" if counted else "function"
-    made = Span(
-        span.name or ends[0].spec.name, target, span.mode, kind, probe, ends[0].spec.name, span.min_duration_ns, want.attributes, want.error
-    )
+    name, function = span.name or ends[0].spec.name, ends[0].spec.name
+    made = Span(name, target, span.mode, kind, probe, function, span.min_duration_ns, want.attributes, want.error, bounds_ns=want.bounds_ns)
     _add(draft, made, sites)
 
 
@@ -121,7 +121,9 @@ def _pair(draft: Draft, files: Files, span: SpanConfig, target: int, want: Wante
     except _Refused as why:
         draft.refused.append(Refusal(probe, str(why), why.remedy))
         return
-    made = Span(span.name or probe, target, span.mode, "pair", probe, function, span.min_duration_ns, want.attributes)
+    made = Span(
+        span.name or probe, target, span.mode, "pair", probe, function, span.min_duration_ns, want.attributes, bounds_ns=want.bounds_ns
+    )
     if span.key is None:
         _add(draft, made, [*entries, *exits])
         return

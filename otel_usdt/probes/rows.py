@@ -6,10 +6,14 @@ import struct
 from typing import Literal
 
 from otel_usdt.elf.locations import Location
+from otel_usdt.ladder import STEPS, steps, uppers
+from otel_usdt.layout import Bounds, Layout
 from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site
 
 ARGUMENT = struct.Struct("<BBBBBBHHHIq")
-SITE = struct.Struct("<IBBBBIIQQIIIBBBB")
+SITE = struct.Struct("<IBBBBIIQQIIIBBBBIHH")
+STEP = struct.Struct("<QQ")
+LADDER_BYTES = STEPS * STEP.size
 SETTINGS = struct.Struct("<IIII")
 KernelRole = Literal["off", "enter", "return", "point", "last"]
 READS = ARGUMENT_SLOTS + TEXT_SLOTS
@@ -46,8 +50,13 @@ def argument_row(argument: Argument, machine: str) -> bytes:
     return ARGUMENT.pack(*head, argument.max, register, index, 0, at.offset)
 
 
-def site_row(plan: Plan, site: Site, stride: int, tgid: int = 0, *, role: KernelRole | None = None) -> bytes:
-    """One struct site. `stride` is the number of span probes that the counters have room for; `tgid` the process of a pid scope.
+def ladder_row(bounds: Bounds) -> bytes:
+    """One struct ladder."""
+    return b"".join(STEP.pack(*step) for step in steps(uppers(bounds)))
+
+
+def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: KernelRole | None = None) -> bytes:
+    """One struct site. `layout` is the plan's; `tgid` the process of a pid scope.
 
     `role` is another than the site's own: "off" is passed over, a "last" return ends open calls but is no orphan.
     """
@@ -66,12 +75,15 @@ def site_row(plan: Plan, site: Site, stride: int, tgid: int = 0, *, role: Kernel
         1 << span.target,
         span.min_duration_ns,
         round(target.sample * 0xFFFFFFFF),
-        stride,
+        layout.spans,
         len(site.arguments),
         has_text,
         sum(JOINS[one] for one in target.join),
         site.traceparent is not None and site.traceparent.in_comment,
         KEYS["string" if span.key.string else "number"] if span.key else 0,
+        layout.rows,
+        layout.cells,
+        layout.ladder(span),
     )
     read = b"".join(argument_row(argument, machine) for argument in site.arguments).ljust(READS * ARGUMENT.size, b"\0")
     found = site.traceparent

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from otel_usdt.metrics.histograms import bucket_of
+from otel_usdt.ladder import uppers
+from otel_usdt.layout import Bounds
+from otel_usdt.metrics.histograms import cells_of
 from otel_usdt.plan import Key, Span
-from otel_usdt.stream.records import BUCKETS, CALL, ENTER, LINK, RATE_LIMITED, RETURN, SAMPLED_OUT
+from otel_usdt.stream.records import CALL, ENTER, LINK, RATE_LIMITED, RETURN, SAMPLED_OUT
 
 GRACE_NS = 1_000_000_000  # how long an end may wait for its beginning
 LINKS = 65536  # spans that wait for the calls that will link to them
@@ -42,7 +44,7 @@ class Account:
     sum_ns: int = 0
     min_ns: int = 0
     max_ns: int = 0
-    buckets: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(BUCKETS, np.uint64))
+    cells: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # as the kernel's
 
 
 @dataclass(slots=True)
@@ -54,7 +56,10 @@ class _Open:
     begun: dict[Place, deque[bytes] | bytes] = field(default_factory=dict)
     count: int = 0
     ended: dict[Place, deque[bytes]] = field(default_factory=dict)
-    account: Account = field(default_factory=Account)
+    account: Account = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.account = Account(cells=np.zeros(len(uppers(self.span.bounds_ns)), np.uint64))
 
     def begin(self, place: Place, record: bytes) -> bytes | None:
         """The end that has waited for this beginning, or None: it waits itself."""
@@ -191,7 +196,7 @@ class Pairing:
         for probe in np.unique(calls["probe"]).tolist():
             one, mine = self._open[probe], calls["probe"] == probe
             account = one.account
-            _measure(account, calls["duration_ns"][mine])
+            _measure(account, calls["duration_ns"][mine], one.span.bounds_ns)
             # In the kernel's own order (bpf/otel_usdt.bpf.c, leave), so that each call is in one count.
             short = mine & (calls["duration_ns"] < one.span.min_duration_ns)
             unsampled = mine & ~short & ((calls["flags"] & SAMPLED_OUT > 0) | (one.span.mode != "spans"))
@@ -212,11 +217,11 @@ class Pairing:
         return made
 
 
-def _measure(account: Account, durations_ns: npt.NDArray[np.uint64]) -> None:
+def _measure(account: Account, durations_ns: npt.NDArray[np.uint64], bounds_ns: Bounds) -> None:
     count, least = len(durations_ns), int(durations_ns.min())
     account.min_ns = min(account.min_ns, least) if account.calls else least
     account.max_ns = max(account.max_ns, int(durations_ns.max()))
     account.sum_ns += int(durations_ns.sum())
     account.calls += count
     account.returns += count
-    account.buckets += np.bincount(bucket_of(durations_ns), minlength=BUCKETS).astype(np.uint64)
+    account.cells += np.bincount(cells_of(durations_ns, bounds_ns), minlength=len(account.cells)).astype(np.uint64)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otel_usdt.stream.records import BUCKETS, COUNTER_NAMES, COUNTERS
+from otel_usdt.layout import Layout
+from otel_usdt.stream.records import COUNTER_NAMES, COUNTERS
 
 
 def _map(descriptor: int, dtype: np.dtype, count: int) -> np.ndarray:
@@ -17,18 +18,18 @@ def _map(descriptor: int, dtype: np.dtype, count: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class KernelCounters:
-    """Views into the kernel. `spans` is how many span probes there are."""
+    """Views into the kernel."""
 
     _counters: np.ndarray  # [cpu, span] of COUNTERS
-    _histogram: np.ndarray  # [cpu, span, bucket] of u8
+    _histogram: np.ndarray  # [cpu, row, cell] of u8
     _losses: np.ndarray
 
     @classmethod
-    def open(cls, counters: int, histogram: int, losses: int, cpus: int, stride: int, spans: int) -> KernelCounters:
-        """From map descriptors; `stride` is the number of span probes that the maps have room for."""
+    def open(cls, counters: int, histogram: int, losses: int, cpus: int, layout: Layout) -> KernelCounters:
+        """From map descriptors; the maps may be larger than the layout."""
         return cls(
-            _map(counters, COUNTERS, cpus * stride).reshape(cpus, stride)[:, :spans],
-            _map(histogram, np.dtype("u8"), cpus * stride * BUCKETS).reshape(cpus, stride, BUCKETS)[:, :spans],
+            _map(counters, COUNTERS, cpus * layout.spans).reshape(cpus, layout.spans),
+            _map(histogram, np.dtype("u8"), cpus * layout.rows * layout.cells).reshape(cpus, layout.rows, layout.cells),
             _map(losses, np.dtype("u8"), 1),
         )
 
@@ -39,8 +40,8 @@ class KernelCounters:
         lowest = ~now["min_ns_inverted"].max(axis=0)
         return sums | {"max_ns": now["max_ns"].max(axis=0), "min_ns": np.where(lowest == np.uint64(0xFFFFFFFFFFFFFFFF), 0, lowest)}
 
-    def buckets(self) -> np.ndarray:
-        """[span, bucket] counts."""
+    def cells(self) -> np.ndarray:
+        """[row, cell] counts."""
         total: np.ndarray = self._histogram.sum(axis=0)
         return total
 

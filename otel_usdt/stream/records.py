@@ -6,8 +6,6 @@ import numpy as np
 
 from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_BYTES, TEXT_SLOTS
 
-BUCKETS = 256
-
 CALL = np.dtype(
     [
         ("trace", "u8", (2,)),

@@ -11,18 +11,19 @@ import numpy as np
 
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
+from otel_usdt.layout import layout_of
 from otel_usdt.outlets import Outlets
 from otel_usdt.pipeline import Session
 from otel_usdt.plan import TEXT_BYTES, Plan
 from otel_usdt.processes import Processes
 from otel_usdt.stream.counters import KernelCounters
-from otel_usdt.stream.records import BUCKETS, CALL, CALL_TEXT, COUNTERS
+from otel_usdt.stream.records import CALL, CALL_TEXT, COUNTERS
 from otel_usdt.stream.ring import Ring
 from tests.samples import batch
 from tests.unit.ringfile import RingFile
 
 RING_BYTES = 1 << 19
-CPUS, STRIDE = 3, 5
+CPUS = 3
 
 
 class GoneSupervisor:
@@ -38,9 +39,10 @@ class Kernel:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rings = RingFile(RING_BYTES), RingFile(RING_BYTES)
+        layout = layout_of(plan.spans)
         shapes = {
-            "counters": (COUNTERS, (CPUS, STRIDE)),
-            "histogram": (np.dtype("u8"), (CPUS, STRIDE, BUCKETS)),
+            "counters": (COUNTERS, (CPUS, layout.spans)),
+            "histogram": (np.dtype("u8"), (CPUS, layout.rows, layout.cells)),
             "losses": (np.dtype("u8"), (1,)),
         }
         self.files = {name: os.memfd_create(name) for name in shapes}
@@ -80,7 +82,7 @@ class Kernel:
     def counters(self) -> KernelCounters:
         """As the pipeline opens them."""
         files = self.files
-        return KernelCounters.open(files["counters"], files["histogram"], files["losses"], CPUS, STRIDE, len(self.plan.spans))
+        return KernelCounters.open(files["counters"], files["histogram"], files["losses"], CPUS, layout_of(self.plan.spans))
 
     def session(self, file: int | None = None) -> Session:
         """The pipeline's session on it."""

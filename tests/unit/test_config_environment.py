@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from otel_usdt.config import export_of, load_config, otlp_export
+from otel_usdt.config import export_of, histogram_type, load_config, otlp_export
 from otel_usdt.config.model import ExportConfig
 from otel_usdt.errors import ConfigError
 from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal
@@ -180,3 +180,31 @@ def test_a_malformed_header_does_not_show_its_value() -> None:
     with pytest.raises(ConfigError, match="member 2") as caught:
         otlp("export: {otlp: }", {"OTEL_EXPORTER_OTLP_HEADERS": "a=b,s3cret"})
     assert "s3cret" not in str(caught.value)
+
+
+AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+
+
+@pytest.mark.parametrize(
+    ("span", "rest", "value", "kind"),
+    [
+        ("", "", "", "explicit"),
+        ("", "", "explicit_bucket_histogram", "explicit"),
+        ("", "", "base2_exponential_bucket_histogram", "exponential"),
+        ("", "histogram: {type: explicit}", "base2_exponential_bucket_histogram", "explicit"),
+        ("", "histogram: {type: exponential}", "no such thing", "exponential"),
+        ("", "histogram: {buckets: [1ms]}", "base2_exponential_bucket_histogram", "explicit"),
+        (", histogram: {buckets: [1ms]}", "", "base2_exponential_bucket_histogram", "explicit"),
+    ],
+)
+def test_the_type_of_histograms(span: str, rest: str, value: str, kind: str) -> None:
+    """By the file, which says explicit too by having buckets; else by the environment."""
+    config = load_config(f"targets: [{{select: {{pid: 1}}, spans: [{{function: f{span}}}]}}]\n{rest}", "a.yaml", {})
+    assert histogram_type(config, {AGGREGATION: value}) == kind
+
+
+def test_an_unknown_aggregation_is_a_config_error() -> None:
+    """It names the variable and the two that there are."""
+    config = load_config("targets: [{select: {pid: 1}, spans: [{function: f}]}]", "a.yaml", {})
+    with pytest.raises(ConfigError, match=f"{AGGREGATION}: 'linear' is none of explicit_bucket_histogram, base2"):
+        histogram_type(config, {AGGREGATION: "linear"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_usdt.metrics.exemplars import Exemplars
-from otel_usdt.otlp.encode_metrics import encode_histograms
+from otel_usdt.otlp.encode_histograms import encode_histograms
 from otel_usdt.plan import Target
 from tests.samples import OFFSET_NS, PARSE, QUERY, batch, call
 from tests.unit.test_histograms import snapshot

@@ -1,77 +1,86 @@
-"""The kernel's buckets, read back exactly: bounds, octaves for OTLP, lines for people, and the metrics that carry them."""
+"""Histograms out of the kernel's cells, exactly: explicit and exponential for OTLP, lines for people, and the metrics that carry them."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
-from otel_usdt.metrics.histograms import UNUSED, HistogramSnapshot, hist_line, hist_lines, octaves, upper_bounds_ns
-from otel_usdt.otlp.encode_metrics import encode_histograms, encode_ledger
+from otel_usdt.ladder import BOUNDS_NS, LONGEST_NS, QUARTERS, SCALE, crowded, step_of, steps, uppers
+from otel_usdt.layout import Bounds
+from otel_usdt.metrics.histograms import Exponential, HistogramSnapshot, explicit, exponential, hist_line, hist_lines
+from otel_usdt.otlp.encode_histograms import encode_histograms
+from otel_usdt.otlp.encode_metrics import encode_ledger
 from otel_usdt.plan import Target
 from tests.samples import PARSE, QUERY, plain
 
-DURATIONS = st.integers(0, 2**64 - 1) | st.integers(0, 63).map(lambda n: 2**n) | st.integers(0, 63).map(lambda n: 2**n + 1)
+DURATIONS = st.integers(0, 2**64 - 1) | st.integers(0, 63).map(lambda n: 2**n) | st.sampled_from(uppers(None)) | st.integers(1, 10**9)
 
 
-def kernel_bucket(duration_ns: int) -> int:
-    """The arithmetic of bpf/otel_usdt.bpf.c's `bucket`."""
-    v = duration_ns - 1 if duration_ns else 0
-    if v < 4:
-        return v
-    log = v.bit_length() - 1
-    return log << 2 | (v >> (log - 2) & 3)
-
-
-def counted(*durations_ns: int) -> npt.NDArray[np.uint64]:
-    counts = np.zeros(256, "u8")
+def counted(*durations_ns: int, bounds_ns: Bounds = BOUNDS_NS) -> npt.NDArray[np.uint64]:
+    """As the kernel counts: by the table that it is given."""
+    cells = uppers(bounds_ns)
+    table, counts = steps(cells), np.zeros(len(cells), "u8")
     for duration in durations_ns:
-        counts[kernel_bucket(duration)] += np.uint64(1)
+        bound, cell = table[step_of(duration)]
+        counts[cell + (duration > bound)] += np.uint64(1)
     return counts
 
 
-def snapshot(*durations_ns: int) -> HistogramSnapshot:
+def snapshot(*durations_ns: int, bounds_ns: Bounds = BOUNDS_NS) -> HistogramSnapshot:
     least, most = (min(durations_ns), max(durations_ns)) if durations_ns else (0, 0)
-    return HistogramSnapshot(counted(*durations_ns), len(durations_ns), sum(durations_ns), least, most)
+    return HistogramSnapshot(counted(*durations_ns, bounds_ns=bounds_ns), bounds_ns, len(durations_ns), sum(durations_ns), least, most)
 
 
-@given(DURATIONS)
-@example(0)
-@example(2**64 - 1)
-def test_every_duration_lies_in_the_bucket_that_counts_it(duration_ns: int) -> None:
-    """(lower, upper] of the kernel's bucket holds the duration; the first bucket holds 0 too."""
-    at = kernel_bucket(duration_ns)
-    bounds = [int(bound) for bound in upper_bounds_ns()]
-    assert not UNUSED.start <= at < UNUSED.stop
-    below = [bound for i, bound in enumerate(bounds) if i < at and not UNUSED.start <= i < UNUSED.stop]
-    assert max(below, default=-1) < duration_ns <= bounds[at]
-
-
-def test_bounds_never_fall_and_four_share_an_octave() -> None:
-    """Bounds rise, but for the unused buckets; each power of two is one; within an octave they are a quarter of it apart."""
-    bounds = [int(bound) for bound in upper_bounds_ns()]
-    used = [bound for i, bound in enumerate(bounds) if not UNUSED.start <= i < UNUSED.stop]
-    assert all(a < b for a, b in pairwise(used))
-    assert bounds[39:44] == [1024, 1280, 1536, 1792, 2048]
-    assert bounds[-1] == 2**64 - 1
-    assert {2**n for n in range(64)} <= set(used)
-
-
-@given(st.lists(DURATIONS, max_size=20))
-def test_octaves_count_what_lies_within_their_bounds(durations_ns: list[int]) -> None:
-    """Each OTLP bucket (lower, upper] has exactly the durations in it, and together they have all."""
-    bounds, counts = octaves(counted(*durations_ns))
-    exact = [2**n for n in range(10, 35)]
-    assert bounds == [bound / 1e9 for bound in exact]
-    edges = [-1, *exact, 2**64]
-    assert counts == [sum(low < d <= high for d in durations_ns) for low, high in pairwise(edges)]
+@given(st.lists(DURATIONS, max_size=30), st.lists(DURATIONS, min_size=1, max_size=20, unique=True).map(sorted).map(tuple))
+def test_explicit_counts_are_numpys_own(durations_ns: list[int], bounds_ns: tuple[int, ...]) -> None:
+    """Whatever the bounds: each bucket (lower, upper] has exactly the durations in it, and together they have all."""
+    assume(not crowded(bounds_ns))
+    bounds, counts = explicit(snapshot(*durations_ns, bounds_ns=bounds_ns))
+    assert bounds == [bound / 1e9 for bound in bounds_ns]
+    where = np.searchsorted(np.array(bounds_ns, "u8"), np.array(durations_ns, "u8"))
+    assert counts == np.bincount(where, minlength=len(bounds_ns) + 1).tolist()
     assert all(type(count) is int for count in counts)
+
+
+@given(st.lists(DURATIONS, max_size=30), st.integers(2, 320))
+@example([0, 1, 2**64 - 1], 160)
+@example([500_000_000, 500_000_001, 10**9, 10**9 + 1], 4)
+def test_exponential_counts_are_exact_at_every_size(durations_ns: list[int], max_size: int) -> None:
+    """Bucket i has the durations in (base^i, base^(i+1)] seconds, by fourth powers of whole numbers."""
+    found = exponential(snapshot(*durations_ns, bounds_ns=None), max_size)
+    assert len(found.counts) <= max_size
+    assert found.scale <= SCALE
+    assert found.zero_count + sum(found.counts) == len(durations_ns)
+    assert found.zero_count == durations_ns.count(0)
+    expected = Counter(index_of(duration) >> SCALE - found.scale for duration in durations_ns if duration)
+    assert expected == {found.offset + i: count for i, count in enumerate(found.counts) if count}
+    if found.counts:
+        assert (found.counts[0] > 0, found.counts[-1] > 0) == (True, True)
+
+
+def index_of(duration_ns: int) -> int:
+    """The bucket at scale 2: the i for which 2^i < (d / 1e9)^4 <= 2^(i + 1)."""
+    ratio = Fraction(duration_ns, 10**9) ** 4
+    i = ratio.numerator.bit_length() - ratio.denominator.bit_length() - 2
+    while Fraction(2) ** (i + 1) < ratio:
+        i += 1
+    return i
+
+
+def test_exponential_histogram_takes_no_finer_scale_than_it_has_counts_for() -> None:
+    """Durations within one octave: four buckets at scale 2; one more than fits: half as many."""
+    whole = [int(10**9 * 2 ** (quarter / 4)) for quarter in (-3, -2, -1, 0)]
+    assert exponential(snapshot(*whole, bounds_ns=None), 4) == Exponential(2, -4, [1, 1, 1, 1], 0)
+    assert exponential(snapshot(*whole, bounds_ns=None), 3) == Exponential(1, -2, [2, 2], 0)
+    assert exponential(snapshot(bounds_ns=None), 160) == Exponential(2, 0, [], 0)
 
 
 def test_hist_line_spans_the_buckets_in_use() -> None:
@@ -102,11 +111,13 @@ def test_hist_lines_leave_out_probes_without_a_histogram() -> None:
     assert [line["probe"] for line in hist_lines([None, snapshot(1)], [QUERY, PARSE])] == ["parse"]
 
 
-def test_a_count_in_an_unused_bucket_is_not_dropped() -> None:
-    """The formula cannot count there; should it ever, the line still adds up."""
-    counts = np.zeros(256, "u8")
-    counts[5] = 7
-    assert hist_line("p", HistogramSnapshot(counts, 7, 28, 4, 4))["buckets"] == [{"le_ns": 4, "count": 7}]
+@given(st.lists(DURATIONS, min_size=1, max_size=20), st.sampled_from((BOUNDS_NS, None)))
+def test_hist_line_has_four_buckets_an_octave_whatever_the_histogram_is_told_by(durations_ns: list[int], bounds_ns: Bounds) -> None:
+    """The bounds between are no part of it."""
+    line = hist_line("p", snapshot(*durations_ns, bounds_ns=bounds_ns))
+    assert line == hist_line("p", snapshot(*durations_ns, bounds_ns=(1000,)))
+    assert sum(bucket["count"] for bucket in line["buckets"]) == len(durations_ns)
+    assert {bucket["le_ns"] or LONGEST_NS for bucket in line["buckets"]} <= set(QUARTERS)
 
 
 TARGETS = (
@@ -130,6 +141,19 @@ def test_histograms_go_out_in_seconds_under_their_targets_resource() -> None:
     assert (point.min, point.max) == (1e-6, 2**40 / 1e9)
     assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
     assert (point.bucket_counts[0], point.bucket_counts[2], point.bucket_counts[-1], sum(point.bucket_counts)) == (1, 1, 1, 3)
+    assert list(point.explicit_bounds)[14:20] == [0.005, 0.01, 0.025, 0.05, 0.075, 0.1]
+
+
+def test_exponential_histograms_are_points_of_their_own_kind() -> None:
+    """What a receiver reads: scale, offset, counts, zeros; count, sum and extremes as of any histogram."""
+    body = encode_histograms([snapshot(0, 600_000_000, 10**9, bounds_ns=None)], [PARSE], TARGETS, 11, 22, "1", max_buckets=2)
+    [metric] = ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics
+    assert metric.exponential_histogram.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
+    [point] = metric.exponential_histogram.data_points
+    assert (point.scale, point.positive.offset, list(point.positive.bucket_counts), point.zero_count, point.count) == (1, -2, [1, 1], 1, 3)
+    assert (point.sum, point.min, point.max, point.zero_threshold, len(point.negative.bucket_counts)) == (1.6, 0.0, 1.0, 0.0, 0)
+    assert (point.start_time_unix_nano, point.time_unix_nano) == (11, 22)
+    assert plain(point.attributes) == {"otel_usdt.span.name": "parse", "code.function.name": "pg_parse_query"}
 
 
 def test_histogram_point_without_calls_has_no_extremes() -> None:
@@ -141,7 +165,7 @@ def test_histogram_point_without_calls_has_no_extremes() -> None:
 
 def test_histogram_counts_agree_with_its_buckets_while_calls_come_in() -> None:
     """OTLP wants the count to be the sum of the buckets; a call counted between two reads must not break that."""
-    body = encode_histograms([HistogramSnapshot(counted(5_000), 2, 5_000, 5_000, 5_000)], [PARSE], TARGETS, 11, 22, "1")
+    body = encode_histograms([HistogramSnapshot(counted(5_000), BOUNDS_NS, 2, 5_000, 5_000, 5_000)], [PARSE], TARGETS, 11, 22, "1")
     [point] = ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points
     assert point.count == sum(point.bucket_counts) == 1
 

@@ -15,13 +15,14 @@ from otel_usdt.cli.list import Entry
 from otel_usdt.cli.spool import told
 from otel_usdt.doctor.check import Check
 from otel_usdt.elf.locations import Location
+from otel_usdt.ladder import BOUNDS_NS, uppers
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_line
 from otel_usdt.metrics.ledger import NAMES, check
 from otel_usdt.otlp.spool import Status
 from otel_usdt.plan import Binary, Plan, Refusal, Site, Span, Target
 from otel_usdt.spans.model import SpanBatch
 from otel_usdt.spans.view import span_lines
-from otel_usdt.stream.records import BUCKETS, CALL
+from otel_usdt.stream.records import CALL
 
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
 
@@ -57,9 +58,9 @@ def trace_object() -> dict[str, Any]:
 
 
 def hist_object() -> dict[str, Any]:
-    counts = np.zeros(BUCKETS, np.uint64)
+    counts = np.zeros(len(uppers(BOUNDS_NS)), np.uint64)
     counts[40] = 1
-    return hist_line("p", HistogramSnapshot(counts, 1, 1200, 1200, 1200))
+    return hist_line("p", HistogramSnapshot(counts, BOUNDS_NS, 1, 1200, 1200, 1200))
 
 
 def fields(kind: Any) -> list[str]:

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from otel_usdt.metrics.histograms import bucket_of, upper_bounds_ns
+from otel_usdt.ladder import BOUNDS_NS, uppers
+from otel_usdt.metrics.histograms import cells_of
 from otel_usdt.plan import Key, Span
 from otel_usdt.spans.pairing import GRACE_NS, Pairing
 from otel_usdt.stream.records import CALL, ENTER, RATE_LIMITED, RETURN, SAMPLED_OUT
@@ -79,17 +80,15 @@ def test_each_reason_for_no_span_has_its_count() -> None:
     pairing.feed(records(*ends, *(end(RETURN, i, 99 if i > 2 else 100) for i in range(5))))
     account = pairing.accounts()[0]
     assert (account.calls, account.recorded, account.sampled_out, account.rate_limited, account.too_short) == (5, 1, 1, 1, 2)
-    assert (int(account.buckets.sum()), account.sum_ns, account.min_ns, account.max_ns) == (5, 498, 99, 100)
+    assert (int(account.cells.sum()), account.sum_ns, account.min_ns, account.max_ns) == (5, 498, 99, 100)
 
 
-def test_a_duration_is_in_the_bucket_of_its_bounds() -> None:
+@pytest.mark.parametrize("bounds_ns", [BOUNDS_NS, None])
+def test_a_duration_is_in_the_cell_of_its_bounds(bounds_ns: tuple[int, ...] | None) -> None:
     """(lower, upper], at every bound and beside it: as the kernel counts."""
-    bounds = upper_bounds_ns()
-    of_bound = bucket_of(bounds)
-    assert np.array_equal(bounds[of_bound], bounds)
-    inner = bounds[8:-1]
-    assert np.array_equal(bucket_of(inner + np.uint64(1)), of_bound[8:-1] + 1)
-    assert bucket_of(np.array([0, 1], "u8")).tolist() == [0, 0]
+    bounds = np.array(uppers(bounds_ns), "u8")
+    assert cells_of(bounds, bounds_ns).tolist() == list(range(len(bounds)))
+    assert cells_of(bounds[:-1] + np.uint64(1), bounds_ns).tolist() == list(range(1, len(bounds)))
 
 
 @dataclass(slots=True)
@@ -178,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         assert account.enters == self.number == account.calls + in_flight + account.unwound + account.expired + account.full
         assert self.ends == account.returns + len(self.model.ended)
         assert account.returns == account.calls + account.orphaned
-        assert account.calls == account.recorded == int(account.buckets.sum())
+        assert account.calls == account.recorded == int(account.cells.sum())
         assert in_flight == len(self.model.begun)
 
 

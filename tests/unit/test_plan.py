@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from otel_usdt import plan
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import UsageError
+from otel_usdt.ladder import BOUNDS_NS
+from otel_usdt.layout import layout_of
 from otel_usdt.plan import (
     Argument,
     Attribute,
@@ -121,11 +123,17 @@ exports = st.builds(
 )
 
 
+def powers(exponents: list[int]) -> tuple[int, ...]:
+    """Bounds that rise by a third and more."""
+    return tuple(int(1.5**exponent * 1000) for exponent in sorted(exponents))
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Any plan that a planner may make."""
     some_targets = draw(st.lists(targets, min_size=1, max_size=3))
     some_binaries = draw(st.lists(binaries, min_size=1, max_size=2))
+    bounds = draw(st.just(BOUNDS_NS) | st.none() | st.lists(st.integers(1, 40), min_size=1, max_size=9, unique=True).map(powers))
     some_spans = [
         Span(
             name,
@@ -138,6 +146,7 @@ def plans(draw: st.DrawFn) -> Plan:
             (),
             draw(st.none() | st.builds(ErrorWhen, st.integers(0, 3), st.sampled_from(("<", "<=", "==", "!=", ">=", ">")), i64, words)),
             draw(keys),
+            bounds,
         )
         for name in draw(st.lists(words, min_size=1, max_size=3, unique=True))
     ]
@@ -174,6 +183,7 @@ def plans(draw: st.DrawFn) -> Plan:
         draw(exports),
         Limits(draw(st.integers(0, (1 << 31) - 1)), 1 << draw(st.integers(12, 30)), 1 << draw(st.integers(12, 30))),
         draw(words),
+        max_buckets=draw(st.integers(2, 1024)),
     )
 
 
@@ -183,7 +193,7 @@ def test_any_plan_crosses_as_json_and_can_be_attached(made: Plan) -> None:
     """What comes out of the JSON equals what went in, and every site of it has a row."""
     crossed = Plan.from_dict(json.loads(json.dumps(made.to_dict())))
     assert crossed == made
-    assert all(len(site_row(crossed, site, len(crossed.spans), 1)) == SITE_BYTES for site in crossed.sites)
+    assert all(len(site_row(crossed, site, layout_of(crossed.spans), 1)) == SITE_BYTES for site in crossed.sites)
 
 
 def at(told: dict[str, Any], path: str) -> tuple[Any, Any]:
@@ -398,4 +408,4 @@ def test_any_json_in_any_place_is_refused_or_can_be_attached(path: str, value: A
     except UsageError:
         return
     for site in made.sites:
-        assert len(site_row(made, site, len(made.spans), 1)) == SITE_BYTES
+        assert len(site_row(made, site, layout_of(made.spans), 1)) == SITE_BYTES

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from otel_usdt import plan
+from otel_usdt import ladder, plan
 from otel_usdt.probes import rows
 from otel_usdt.stream import records
 from tests.unit.layout import Field, record_layout, registers
@@ -31,7 +31,9 @@ def test_numpy_sees_every_field_where_the_kernel_writes_it(name: str, dtype: np.
     assert dtype.itemsize == c.sizes[name]
 
 
-@pytest.mark.parametrize(("name", "form"), [("argument", rows.ARGUMENT), ("site", rows.SITE), ("settings", rows.SETTINGS)])
+@pytest.mark.parametrize(
+    ("name", "form"), [("argument", rows.ARGUMENT), ("site", rows.SITE), ("settings", rows.SETTINGS), ("step", rows.STEP)]
+)
 def test_a_packed_row_has_every_value_at_its_fields_offset(name: str, form: struct.Struct) -> None:
     """Each value packed, all of them different, is read again at the place and size that C gives the field of its turn."""
     fields = [(field, where) for field, where in record_layout().structs[name].items() if where.kind != "V"]
@@ -46,6 +48,7 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
     c = record_layout()
     assert rows.ARGUMENT.size == c.sizes["argument"]
     assert rows.SETTINGS.size == c.sizes["settings"]
+    assert (rows.STEP.size, rows.LADDER_BYTES) == (c.sizes["step"], c.sizes["ladder"])
     assert c.sizes["site"] == rows.SITE_BYTES
     for back, last in ((2, "traceparent"), (1, "key")):
         at = rows.SITE_BYTES - back * rows.ARGUMENT.size
@@ -103,7 +106,7 @@ def test_no_enumeration_is_left_out() -> None:
 def test_constants_are_the_same_on_both_sides() -> None:
     """How many integers and strings a record carries, how long a string is, and how many buckets there are."""
     assert record_layout().constants == {
-        "ARGS": plan.ARGUMENT_SLOTS, "TEXTS": plan.TEXT_SLOTS, "TEXT": plan.TEXT_BYTES, "BUCKETS": records.BUCKETS, "READS": rows.READS,
+        "ARGS": plan.ARGUMENT_SLOTS, "TEXTS": plan.TEXT_SLOTS, "TEXT": plan.TEXT_BYTES, "STEPS": ladder.STEPS, "READS": rows.READS,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from otel_usdt.elf.locations import Location
+from otel_usdt.layout import layout_of
 from otel_usdt.plan import Argument, Attribute, Binary, Key, Plan, Site, Span, Target, Traceparent
 from otel_usdt.probes.rows import SITE_BYTES, argument_row, site_row
 from tests.unit.layout import record_layout
@@ -24,6 +25,9 @@ PLAN = Plan(
     spans=(Span("other", 0, "histogram", "pair", "p"), SPAN, Span("count", 1, "count", "point", "q")),
     sites=(SITE,),
 )
+
+
+LAYOUT = layout_of(PLAN.spans)
 
 
 def read(row: bytes, struct: str = "site", at: int = 0) -> dict[str, int]:
@@ -46,12 +50,12 @@ def outside_of(row: bytes, which: str = "traceparent") -> dict[str, int]:
 
 def test_every_field_of_a_site_is_in_its_place() -> None:
     """A known site has known values in the fields by their C names, and no argument is anything but zeros."""
-    row = site_row(PLAN, SITE, stride=77, tgid=4321)
+    row = site_row(PLAN, SITE, replace(LAYOUT, spans=77), tgid=4321)
     assert len(row) == SITE_BYTES
     assert read(row) == {
         "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
         "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
-        "join": 15, "in_comment": 0, "keyed": 0,
+        "join": 15, "in_comment": 0, "keyed": 0, "rows": 3, "cells": 280, "ladder": 0,
     }  # fmt: skip
     assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), outside_of(row), outside_of(row, "key")))
 
@@ -60,7 +64,7 @@ def test_where_a_traceparent_is_follows_the_arguments() -> None:
     """It is read like a string, and the row says whether in a comment; which traces may be joined is a bit each."""
     site = replace(SITE, traceparent=Traceparent(Location("register", 8, False, "si"), in_comment=True))
     targets = (*PLAN.targets[:2], replace(PLAN.targets[2], join=("argument", "obi")))
-    row = site_row(replace(PLAN, targets=targets), site, 1)
+    row = site_row(replace(PLAN, targets=targets), site, LAYOUT)
     found = outside_of(row)
     assert (found["how"], found["size"], found["is_string"], found["reg"]) == (1, 8, 1, 104)
     assert (read(row)["join"], read(row)["in_comment"], read(row)["reads"]) == (5, 1, 0)
@@ -70,7 +74,7 @@ def test_where_a_traceparent_is_follows_the_arguments() -> None:
 def test_a_keyed_site_says_where_its_key_is(string: bool, keyed: int) -> None:
     """The last argument of the row, and whether it is a number or the address of a string."""
     spans = (PLAN.spans[0], replace(SPAN, key=Key(string)))
-    row = site_row(replace(PLAN, spans=spans), replace(SITE, key=Location("register", 4, True, "di")), 1)
+    row = site_row(replace(PLAN, spans=spans), replace(SITE, key=Location("register", 4, True, "di")), LAYOUT)
     found = outside_of(row, "key")
     assert (read(row)["keyed"], found["how"], found["size"], found["is_signed"], found["reg"]) == (keyed, 1, 4, 1, 112)
 
@@ -87,7 +91,7 @@ def test_a_keyed_site_says_where_its_key_is(string: bool, keyed: int) -> None:
 )
 def test_what_differs_between_sites_differs_in_their_rows(changes: dict[str, Any], expected: dict[str, int]) -> None:
     """Role, binding, mode, scope and the target's bit follow the site, its span probe and its target."""
-    row = read(site_row(PLAN, replace(SITE, **changes), 1))
+    row = read(site_row(PLAN, replace(SITE, **changes), LAYOUT))
     assert {name: row[name] for name in expected} == expected
 
 
@@ -95,7 +99,7 @@ def test_what_differs_between_sites_differs_in_their_rows(changes: dict[str, Any
 def test_the_share_of_traces_is_a_threshold_of_32_bits(sample: float, below: int) -> None:
     """0 records none, 1 all; the kernel compares a random u32 with it."""
     targets = (*PLAN.targets[:2], replace(PLAN.targets[2], sample=sample))
-    assert read(site_row(replace(PLAN, targets=targets), SITE, 1))["sample_below"] == below
+    assert read(site_row(replace(PLAN, targets=targets), SITE, LAYOUT))["sample_below"] == below
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_all_arguments_follow_each_other() -> None:
     locations = [Location("constant", 8, True, offset=i) for i in range(10, 16)]
     site = replace(SITE, arguments=tuple(Argument(one, i % 4, i > 3) for i, one in enumerate(locations)))
     spans = (PLAN.spans[0], replace(SPAN, attributes=(Attribute("n", 0), Attribute("text", 1, True))))
-    row = site_row(replace(PLAN, spans=spans), site, 1)
+    row = site_row(replace(PLAN, spans=spans), site, LAYOUT)
     assert [argument["offset"] for argument in arguments_of(row)] == list(range(10, 16))
     assert (read(row)["reads"], read(row)["has_text"]) == (6, 1)
     assert len(row) == SITE_BYTES
@@ -143,13 +147,14 @@ def test_golden_bytes() -> None:
     site = replace(SITE, role="return", uretprobe=True, arguments=(Argument(Location("register", 8, True, "ax"), 1),))
     golden = """
         01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00 0f 00 00
+        03000000 1801 0000
         01 08 01 00 01 00 0001  5000 0000 00000000  0000000000000000
     """
-    assert site_row(PLAN, site, 3, 9) == bytes.fromhex(golden).ljust(240, b"\0")
+    assert site_row(PLAN, site, LAYOUT, 9) == bytes.fromhex(golden).ljust(248, b"\0")
 
 
 def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:
     """Switching a site on or off rewrites its row while the kernel side reads it: no other byte may change."""
-    rows = [site_row(PLAN, SITE, 3, 9, role=role) for role in (None, "off", "last")]
+    rows = [site_row(PLAN, SITE, LAYOUT, 9, role=role) for role in (None, "off", "last")]
     assert [row[4] for row in rows] == [1, 0, 4]
     assert len({row[:4] + row[5:] for row in rows}) == 1

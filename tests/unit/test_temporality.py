@@ -10,7 +10,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_usdt.metrics.histograms import HistogramSnapshot
 from otel_usdt.metrics.points import Distribution, Metric, Point
 from otel_usdt.metrics.temporality import Intervals
-from otel_usdt.otlp.encode_metrics import encode_histograms, encode_points
+from otel_usdt.otlp.encode_histograms import encode_histograms
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.plan import Target
 from tests.samples import PARSE
 from tests.unit.test_histograms import snapshot

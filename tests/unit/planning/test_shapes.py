@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from otel_usdt.elf.binary import open_binary
+from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.plan import Plan, Span
 from tests.unit.planning.configured import address, of, planned, sites, span
 from tests.unit.planning.sources import Programs
@@ -95,3 +96,14 @@ def test_an_entry_that_is_a_loop_is_noted(programs: Programs) -> None:
         assert note.startswith("func:rounds: the jump at ")
         assert "one call enters more than once" in note
     assert planned(of(programs.c, {"function": "work"})).notes == ()
+
+
+def test_buckets_are_the_span_probes_own_or_the_configurations(programs: Programs) -> None:
+    """Its own, those for all, the default; none at all where histograms are exponential."""
+    both = of(programs.c, {"function": "work", "histogram": {"buckets": ["1ms", "2ms"]}}, {"probe": "usdt:app:query__done"})
+    assert span(planned(both), "work").bounds_ns == (1_000_000, 2_000_000)
+    other = of(programs.c, {"function": "work"})
+    assert span(planned(other, histogram={"buckets": [0.5, 1, "2s"]}), "work").bounds_ns == (500_000_000, 10**9, 2 * 10**9)
+    assert span(planned(other), "work").bounds_ns == BOUNDS_NS
+    plan = planned(other, histogram={"type": "exponential", "max_size": 20})
+    assert (span(plan, "work").bounds_ns, plan.max_buckets) == (None, 20)
