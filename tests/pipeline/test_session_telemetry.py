@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.kernel.commands import Commands
+from tests.kernel.pages import address
 from tests.kernel.program import Workload
 from tests.kernel.session import Session, wait_until
 from tests.pipeline.decoded import points
@@ -22,21 +22,9 @@ LEAF = {"name": "leaf", "function": "leaf"}
 LISTEN = {"listen": "127.0.0.1:0"}
 
 
-def url(session: Session) -> str:
-    """Where it listens, as it says."""
-
-    def said() -> re.Match[str] | None:
-        return re.search(r"telemetry: (http://[^/]+)/metrics", "".join(session.err))
-
-    wait_until(lambda: said() is not None, "the address")  # the pipeline says it, maybe a moment after the supervisor has attached
-    found = said()
-    assert found
-    return found[1]
-
-
 def page(session: Session) -> dict[str, float]:
     """The samples of /metrics, by name and labels."""
-    with urllib.request.urlopen(f"{url(session)}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"{address(session)}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
@@ -86,7 +74,7 @@ def test_a_session_tells_of_itself_over_http(workload: Workload, otel_usdt: Comm
     assert now['otel_usdt_hits_total{otel_usdt_span_name="leaf",otel_usdt_hit="entry"}'] == 211
     assert now['otel_usdt_process_memory_usage_bytes{otel_usdt_process="supervisor"}'] > 4 << 20
     assert now['otel_usdt_ring_limit_bytes{otel_usdt_ring="calls"}'] == 4 << 20
-    with urllib.request.urlopen(f"{url(session)}/healthz", timeout=60) as answer:
+    with urllib.request.urlopen(f"{address(session)}/healthz", timeout=60) as answer:
         assert (answer.status, answer.read()) == (200, b"ok\n")
     session.stop()
     with pytest.raises(urllib.error.URLError):
@@ -96,7 +84,7 @@ def test_a_session_tells_of_itself_over_http(workload: Workload, otel_usdt: Comm
 def test_clients_that_say_nothing_hold_nothing_up(workload: Workload, otel_usdt: Commands, stack: ExitStack) -> None:
     """With every connection taken by somebody silent all calls are exported, and the session ends as ever."""
     session = otel_usdt.spans(workload.pid, LEAF, telemetry=LISTEN)
-    host, port = url(session).removeprefix("http://").split(":")
+    host, port = address(session).removeprefix("http://").split(":")
     for _ in range(20):
         stack.enter_context(socket.create_connection((host, int(port))))
     workload.run("leaf 401")

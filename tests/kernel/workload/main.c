@@ -50,6 +50,9 @@ static const struct {
     {"backlog", run_backlog},
     {"same", run_same},
     {"named", run_named},
+    {"chaos", run_chaos},
+    {"chaos_stop", run_chaos_stop},
+    {"chaos_child", run_chaos_child},
     {"guarded", run_guarded},
     {"semaphores", run_semaphores},
 };

@@ -59,6 +59,10 @@ void run_pool(long n, long threads);
 void run_backlog(long n, long unused);
 void run_same(long n, long gets);
 void run_named(long n, long unused);
+/* chaos.c */
+void run_chaos(long n, long seed);
+void run_chaos_stop(long unused, long also_unused);
+void run_chaos_child(long seed, long unused);
 /* guarded.c */
 void run_guarded(long n, long unused);
 void run_semaphores(long unused, long also_unused);
