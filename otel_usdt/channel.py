@@ -1,7 +1,7 @@
 """Between supervisor and pipeline: JSON messages and descriptors over a SOCK_SEQPACKET pair. Standard library only.
 
-supervisor -> pipeline   {"maps": [...], ...} with descriptors, once; then {"attached": sites}; {"resources": {PID: {...} | null}};
-                         {"detached": reason}
+supervisor -> pipeline   {"maps": [...], ...} with descriptors, once; then {"attached": sites, "at_s": CLOCK_MONOTONIC};
+                         {"resources": {PID: {...} | null}}; {"detached": reason}
 pipeline -> supervisor   {"who": [PID, ...]}
 """
 

@@ -1,4 +1,4 @@
-"""The supervisor's children: how they start, with which rights, and how the pipeline is let go. Standard library only, quick to import."""
+"""The supervisor's children: how they start, and with which rights. Standard library only, quick to import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from otel_usdt.errors import OtelUsdtError
 if TYPE_CHECKING:
     from otel_usdt.plan import Plan
 
-FLUSH_GRACE_S = 15.0  # for the pipeline to drain, export and exit once all is detached
 UNPRIVILEGED = "nobody"
 
 
@@ -79,14 +78,3 @@ def start_planner(config: str, source: str) -> Callable[[], Plan]:
         return Plan.from_dict(told)
 
     return wait
-
-
-def finish(pipeline: subprocess.Popen[bytes], pipe: channel.Channel) -> None:
-    """Let the pipeline flush and exit; it needs no more of us than that this end closes."""
-    pipe.close()
-    try:
-        pipeline.wait(FLUSH_GRACE_S)
-    except subprocess.TimeoutExpired:
-        say(f"the pipeline did not finish within {FLUSH_GRACE_S:g} s of the detach and is killed; what it still held is lost")
-        pipeline.kill()
-        pipeline.wait()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from otel_usdt import __version__
+from otel_usdt.carried import Carried
 from otel_usdt.metrics.ledger import Delivered
 from otel_usdt.metrics.own import export_points, spool_points
 from otel_usdt.metrics.points import Point
@@ -35,22 +38,27 @@ FLUSH_GRACE_S, LAST_WORD_S = 8.0, 2.0  # for an absent or slow collector at the 
 class Outlets:
     """Takes batches and metrics; never waits for the network."""
 
-    def __init__(self, plan: Plan, file_fd: int | None, say: Callable[[str], None], spool_fd: int | None = None) -> None:
-        self._plan, self._say = plan, say
+    def __init__(self, plan: Plan, file_fd: int | None, say: Callable[[str], None], carried: Carried, spool_fd: int | None = None) -> None:
+        self._plan, self._say, self._carried = plan, say, carried
         self._file = LinesFile(file_fd) if file_fd is not None else None
         otlp = plan.export.otlp
         self._sender = Measured(Exporter(otlp)) if otlp else None
         names = [span.name for span in plan.spans]
         kept = plan.export.spool
-        spool = Spool(spool_fd, kept.max_bytes, kept.max_age_s) if kept and spool_fd is not None else None
+        spool = Spool(spool_fd, kept.max_bytes, kept.max_age_s, carried.settled, carried.settle) if kept and spool_fd is not None else None
+        spooled = Counter[int]()
+        if spool:
+            spool.first = carried.spool_first(spool.next_number())
+            spooled.update({names.index(name): count for name, count in spool.spans().items()})
+        if lost := carried.write_off(spooled):
+            say(f"{lost} spans were in the memory of the pipeline that ended, and are dropped")
         self._delivery: Delivery | None = None
         if otlp and self._sender:
-            self._delivery = Delivery(self._sender, otlp.queue_bytes, names, say, spool=spool, concurrency=otlp.concurrency)
+            queue, at_once = otlp.queue_bytes, otlp.concurrency
+            self._delivery = Delivery(self._sender, queue, names, say, spool=spool, concurrency=at_once, tallies=carried.tallies)
         self._console = plan.export.console
         self._file_fault = ""  # as said last
         self._not_in_file = 0  # spans
-        self._exported: Counter[int] = Counter()
-        self._dropped: Counter[int] = Counter()
 
     def spans(self, batch: SpanBatch, resources: Mapping[int, Mapping[str, str | int]]) -> None:
         """Send a batch every way there is."""
@@ -63,11 +71,12 @@ class Outlets:
                     self._sender.expect(encoded.body, oldest)
                     self._delivery.put("traces", encoded.body, encoded.counts)
         if self._console and self._console.view in ("spans", "all"):
-            written = self.lines(span_lines(batch, self._plan.spans))
-            counts = Counter(batch.calls["probe"].tolist())
-            self._count(written, counts, self._delivery is None and self._file is None)
+            probes, at = batch.calls["probe"].tolist(), 0
+            for data, count in _pieces(span_lines(batch, self._plan.spans)):
+                self._count(self._to_console(data), Counter(probes[at : at + count]), self._delivery is None and self._file is None)
+                at += count
         elif not (self._delivery or self._file):
-            self._exported.update(batch.calls["probe"].tolist())
+            self._carried.tallies.exported.update(Counter(batch.calls["probe"].tolist()))
 
     def metrics(self, body: bytes) -> None:
         """Send a metrics request; an empty one is none."""
@@ -82,19 +91,13 @@ class Outlets:
 
     def lines(self, objects: Iterable[Mapping[str, Any]]) -> bool:
         """JSON objects on standard output, a line each. False when nobody reads it any more."""
-        text = "".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n" for one in objects)
-        data = memoryview(text.encode(errors="replace"))
-        try:
-            while data:
-                data = data[os.write(STDOUT, data) :]
-        except OSError:
-            return False
-        return True
+        return all(self._to_console(data) for data, _ in _pieces(objects))
 
     def delivered(self, received: Mapping[int, int], waiting: Mapping[int, int]) -> Delivered:
         """The ledger's last terms; `waiting` has not been given here yet."""
         if self._delivery is None:
-            return Delivered(received, self._exported, self._dropped, waiting)
+            tallies = self._carried.tallies
+            return Delivered(received, dict(tallies.exported.items()), dict(tallies.dropped.items()), waiting)
         totals = self._delivery.totals()
         return Delivered(received, totals.exported, totals.dropped, dict(Counter(waiting) + Counter(totals.queued)), totals.spooled)
 
@@ -131,4 +134,33 @@ class Outlets:
 
     def _count(self, written: bool, counts: Mapping[int, int], leads: bool) -> None:
         if leads:
-            (self._exported if written else self._dropped).update(counts)
+            (self._carried.tallies.exported if written else self._carried.tallies.dropped).update(counts)
+
+    def _to_console(self, data: bytes) -> bool:
+        """Whole lines. A kill tears none on its way into a pipe, unless it is longer than what a pipe takes at once."""
+        torn = self._carried.mid_line
+        left = memoryview(b"\n" + data if torn else data)
+        whole = len(left)
+        try:
+            if whole > select.PIPE_BUF or not stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
+                self._carried.mid_line = True
+            while left:
+                left = left[os.write(STDOUT, left) :]
+        except OSError:
+            self._carried.mid_line = torn or len(left) < whole
+            return False
+        self._carried.mid_line = False
+        return True
+
+
+def _pieces(objects: Iterable[Mapping[str, Any]]) -> Iterator[tuple[bytes, int]]:
+    """JSON lines, as many at a time as a pipe takes at once, or one that is longer; and how many they are."""
+    piece, count = b"", 0
+    for one in objects:
+        line = json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece, count
+            piece, count = b"", 0
+        piece, count = piece + line, count + 1
+    if piece:
+        yield piece, count

@@ -1,4 +1,5 @@
-"""What the supervisor opens for the pipeline, which may open nothing: the file for OTLP/JSON lines, the folder of the spool.
+"""What the supervisor opens for the pipeline, which may open nothing: the file for OTLP/JSON lines, the folder of the spool, and the
+memory that one pipeline of a session leaves to the next.
 
 Standard library only. The paths came by the planner, which is not trusted: nothing is followed, and what is not ours is left alone.
 """
@@ -13,6 +14,7 @@ import stat
 from otel_usdt import errors
 from otel_usdt.errors import NotPermitted
 
+CARRIED_BYTES, CARRIED_BYTES_A_SPAN = 4096, 20480  # room for what carried.py keeps; what is not touched takes no memory
 OUTPUT_BEGINS = b'{"resource'  # a line of OTLP/JSON: resourceSpans or resourceMetrics
 
 
@@ -66,3 +68,11 @@ def _made(path: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def open_carried(spans: int) -> int:
+    """The memory for what carried.py keeps of so many span probes; its size is sealed, for a page that is taken away is a SIGBUS."""
+    descriptor = os.memfd_create("otel-usdt-carried", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, CARRIED_BYTES + spans * CARRIED_BYTES_A_SPAN)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return descriptor

@@ -12,13 +12,15 @@ import select
 import socket
 import sys
 import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from otel_usdt import __version__, rights
+from otel_usdt.carried import Carried, Taken
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.errors import OtelUsdtError
@@ -56,9 +58,9 @@ SETTLE_TRIES = 20  # a snapshot taken while a probe runs may catch an event half
 
 
 def own_resource() -> dict[str, str | int]:
-    """Who sends the metrics that are about ourselves."""
+    """Who sends the metrics that are about ourselves: the session, by its supervisor, for a pipeline may be another's successor."""
     host = socket.gethostname()
-    instance = {"service.instance.id": f"{host}:{os.getpid()}", "host.name": host, "telemetry.distro.name": "otel-usdt"}
+    instance = {"service.instance.id": f"{host}:{os.getppid()}", "host.name": host, "telemetry.distro.name": "otel-usdt"}
     return {"service.name": "otel-usdt", "service.version": __version__, **instance}
 
 
@@ -73,12 +75,12 @@ class Session:
     outlets: Outlets
     started_unix_ns: int  # no later than the first call that the counters hold
     wakers: list[int]  # ring descriptors, on which the kernel wakes us in a burst
+    carried: Carried
+    taken: Taken  # what was read, and so far of keyed calls paired
     clock: Clock = field(default_factory=Clock)
-    received: Counter[int] = field(default_factory=Counter)
-    malformed: int = 0
     started_s: float = field(default_factory=time.monotonic)
-    last_losses: dict[str, int] = field(default_factory=dict)
-    own: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid(), "pipeline": os.getpid()})  # processes
+    began_unix_ns: int = field(default_factory=time.time_ns)  # this pipeline: no later than what it counts of itself
+    supervisor: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid()})
     resource: dict[str, str | int] = field(default_factory=own_resource)
     page: Page | None = None  # for those who ask over HTTP
     exemplars: Exemplars = field(default_factory=Exemplars)
@@ -86,41 +88,57 @@ class Session:
     intervals: Intervals = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pairing = Pairing(self.plan.spans)
+        self.pairing = Pairing(self.plan.spans, self.taken.accounts)
         self.intervals = Intervals(self.plan.export.temporality, self.started_unix_ns)
+        if told := self.carried.told():
+            since, ledgers, histograms = told
+            named = dict(zip((span.name for span in self.plan.spans), ledgers, strict=True))
+            self.intervals.resume(since, histograms, ledger_points(named) + process_points(self.supervisor))
 
     def drain(self) -> int:
         """Move all that the rings hold towards the outlets; returns how many records there were."""
         # Texts first: what ended within one of these calls is then among the calls that follow, and links are known in time.
-        batches = [ring.batch() for ring in reversed(self.rings)]
-        for records in reversed(batches):
-            if len(records):
-                self._take(records)
-        total = sum(map(len, batches))
+        batches = [self._read(at) for at in reversed(range(len(self.rings)))]
+        for calls, texts, _ in reversed(batches):
+            for start in range(0, len(calls), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                links = self.pairing.links(calls[part])
+                batch = SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns(), links)
+                self.exemplars.see(batch)
+                self.processes.hold(batch)
         for batch, resources in self.processes.ready():
             self.outlets.spans(batch, resources)
-        return total
+        return sum(read for _, _, read in batches)
 
-    def _take(self, records: np.ndarray) -> None:
+    def _read(self, at: int) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """The calls in a ring that are to be spans, their texts, and how many records those were. All are counted before they leave it."""
+        records, position = self.rings[at].peek()
         calls, texts = (records, None) if records.dtype == CALL else (records["call"], records["text"])
         known = calls["probe"] < len(self.plan.spans)
         if not known.all():  # never written by our program: do not trust it with an index
-            self.malformed += int((~known).sum())
+            self.taken.malformed += int((~known).sum())
             calls, texts = calls[known], None if texts is None else texts[known]
-        if self.pairing and texts is None:
+        if self.pairing and texts is None and len(calls):
             calls = self._pair(calls)
-        self.received.update(dict(enumerate(np.bincount(calls["probe"], minlength=len(self.plan.spans)).tolist())))
-        for start in range(0, len(calls), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            links = self.pairing.links(calls[part])
-            batch = SpanBatch(calls[part], None if texts is None else texts[part], self.clock.offset_ns(), links)
-            self.exemplars.see(batch)
-            self.processes.hold(batch)
+        self.taken.received.update(dict(enumerate(np.bincount(calls["probe"], minlength=len(self.plan.spans)).tolist())))
+        if position != self.rings[at].position:
+            self.note({at: position})
+            self.rings[at].release(position)
+        return calls, texts, len(records)
+
+    def note(self, moved: Mapping[int, int] = MappingProxyType({})) -> None:
+        """For a pipeline that may follow: what has been read, once the rings in `moved` stand where it says."""
+        self.carried.note([moved.get(at, ring.position) for at, ring in enumerate(self.rings)], self.taken)
+
+    def expire(self, now_ns: int) -> None:
+        """Let go of keyed calls' ends that have waited for too long."""
+        self.pairing.expire(now_ns)
+        self.note()
 
     def _pair(self, calls: np.ndarray) -> np.ndarray:
         """With what is complete of the keyed calls in place of their ends; an end that is none is malformed."""
         ends, keyed = calls["flags"] & (ENTER | RETURN) > 0, np.isin(calls["probe"], list(self.pairing.accounts()))
-        self.malformed += int((ends != keyed).sum())
+        self.taken.malformed += int((ends != keyed).sum())
         return np.concatenate((calls[~ends & ~keyed], self.pairing.feed(calls[ends & keyed])))
 
     def ledgers(self) -> dict[str, Ledger]:
@@ -134,7 +152,7 @@ class Session:
 
     def snapshot(self) -> dict[str, Ledger]:
         """Every span probe's ledger as one reading finds it."""
-        delivered = self.outlets.delivered(self.received, self.processes.waiting())
+        delivered = self.outlets.delivered(self.taken.received, self.processes.waiting())
         return ledgers(self.plan.spans, self.kernel(), delivered)
 
     def kernel(self) -> dict[str, np.ndarray]:
@@ -163,37 +181,42 @@ class Session:
         if kinds and self.outlets.metrics_waiting():
             return  # the newest would take its place, and a difference that is not told is lost: the next interval is longer
         now, since, examples = time.time_ns(), self.intervals.since_unix_ns, self.exemplars.take()
-        histograms, delta = self.histograms(), "histogram" in kinds
+        histograms, ledgers, delta = self.histograms(), self.ledgers(), "histogram" in kinds
         began = since if delta else self.started_unix_ns
         told = self.intervals.histograms(histograms) if delta else histograms
-        points = self.intervals.points(self.points())
+        of_session, own = (self.intervals.points(points) for points in self.points(ledgers))
+        if kinds:
+            self.carried.tell(now, list(ledgers.values()), histograms)
         self.outlets.metrics(
             encode_histograms(
                 told, self.plan.spans, self.plan.targets, began, now, __version__, examples, delta=delta, max_buckets=self.plan.max_buckets
             )
-            + encode_points(points, self.resource, self.started_unix_ns, now, __version__, kinds, since)
+            + encode_points(of_session, self.resource, self.started_unix_ns, now, __version__, kinds, since)
+            + encode_points(own, self.resource, self.began_unix_ns, now, __version__, kinds, max(since, self.began_unix_ns))
         )
         self.intervals.since_unix_ns = now
 
-    def points(self) -> list[Point]:
-        """The ledger, and what else there is to say of ourselves."""
+    def points(self, ledgers: Mapping[str, Ledger]) -> tuple[list[Point], list[Point]]:
+        """The ledger and what else began with the session; what there is to say of this pipeline."""
         sizes = (self.plan.limits.ring_bytes, self.plan.limits.text_ring_bytes)
         rings = {name: (ring.pending_bytes(), size) for name, ring, size in zip(("calls", "texts"), self.rings, sizes, strict=False)}
-        return ledger_points(self.ledgers()) + ring_points(rings) + self.outlets.points() + process_points(self.own)
+        own = ring_points(rings) + self.outlets.points() + process_points({"pipeline": os.getpid()})
+        return ledger_points(ledgers) + process_points(self.supervisor), own
 
     def show(self, page: Page) -> None:
         """Now, to those who ask /metrics."""
-        page.metrics = exposition(self.points())
+        of_session, own = self.points(self.ledgers())
+        page.metrics = exposition(of_session + own)
 
     def log_losses(self) -> None:
         """A line when any loss counter has moved."""
         now = {f"{name}: {loss}": ledger[loss] for name, ledger in self.snapshot().items() for loss in LOSSES}
         now["processes that found no place in the scope map"] = self.counters.scope_full()
-        now["malformed records"] = self.malformed + sum(ring.malformed for ring in self.rings)
-        for what, count in now.items():
-            if moved := count - self.last_losses.get(what, 0):
+        now["malformed records"] = self.taken.malformed + sum(ring.malformed for ring in self.rings)
+        for at, (what, count) in enumerate(now.items()):
+            if moved := count - int(self.carried.said[at]):
                 say(f"lost: {what} {count} (+{moved})")
-        self.last_losses = now
+                self.carried.said[at] = count
 
     def print_lines(self, last: bool) -> None:
         """What the console's view shows, now or at the end."""
@@ -224,6 +247,7 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
     if plan.telemetry.listen:
         importlib.import_module("otel_usdt.telemetry")
     rights.drop_all()
+    carried_fd = descriptors.pop(0)
     file_fd = descriptors.pop(0) if message["file"] else None
     spool_fd = descriptors.pop(0) if message["spool"] else None
     maps = dict(zip(message["maps"], descriptors, strict=True))
@@ -233,7 +257,10 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
         rings.append(Ring(maps["text_records"], plan.limits.text_ring_bytes, CALL_TEXT))
     counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], layout_of(plan.spans))
     wakers = [maps["records"], maps["text_records"]] if has_text else [maps["records"]]
-    session = Session(plan, rings, counters, Processes(plan, pipe), Outlets(plan, file_fd, say, spool_fd), message["unix_ns"], wakers)
+    carried = Carried.open(carried_fd, plan.spans)
+    taken = carried.take_over([ring.position for ring in rings])
+    outlets = Outlets(plan, file_fd, say, carried, spool_fd)
+    session = Session(plan, rings, counters, Processes(plan, pipe), outlets, message["unix_ns"], wakers, carried, taken)
     if plan.telemetry.listen:
         from otel_usdt.telemetry import Page, serve  # brings an HTTP server, which few sessions need
 
@@ -254,7 +281,7 @@ def follow(session: Session, pipe: Channel) -> None:
     console = session.plan.export.console
     every = {session.log_losses: LOSS_LOG_S, session.send_metrics: session.plan.export.interval_s}
     if session.pairing:
-        every[lambda: session.pairing.expire(time.monotonic_ns())] = EXPIRE_S
+        every[lambda: session.expire(time.monotonic_ns())] = EXPIRE_S
     if console and console.interval_s:
         every[lambda: session.print_lines(last=False)] = console.interval_s
     if page := session.page:
@@ -267,7 +294,7 @@ def follow(session: Session, pipe: Channel) -> None:
                 if told is None or "detached" in told[0]:
                     return
                 if "attached" in told[0]:
-                    session.started_s = time.monotonic()
+                    session.started_s = told[0]["at_s"]
                 session.processes.learn(told[0].get("resources", {}))
                 interval = BUSY_S  # something begins: the first records are waited for
         interval = BUSY_S if session.drain() else min(IDLE_S, interval * 2)
@@ -294,7 +321,7 @@ def main(arguments: list[str]) -> int:
     follow(session, pipe)
     while session.drain():
         pass
-    session.pairing.expire(time.monotonic_ns() + GRACE_NS)  # no beginning will come for the ends that wait
+    session.expire(time.monotonic_ns() + GRACE_NS)  # no beginning will come for the ends that wait
     session.processes.stop_waiting()
     session.drain()
     session.outlets.settle()

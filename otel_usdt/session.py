@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from otel_usdt import channel, outputs
-from otel_usdt.children import UNPRIVILEGED, finish, say, start_pipeline
+from otel_usdt.children import UNPRIVILEGED, say
 from otel_usdt.elf.build_id import build_id
 from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.layout import Layout, layout_of
 from otel_usdt.plan import Binary, Limits, Plan, Role
 from otel_usdt.probes import attach, image, obi, rows, scope, syscalls
+from otel_usdt.succession import Pipeline
 from otel_usdt.targets.identity import resource_of
 
 ANSWER_BYTES = channel.MAX_MESSAGE // 2  # of resources in one message
@@ -35,6 +35,7 @@ PID_LIMIT = 1 << 22  # include/linux/threads.h, PID_MAX_LIMIT
 USUAL_SITES = 128  # what there is room for before the plan is known
 USUAL = Layout(spans=32, rows=32, ladders=(BOUNDS_NS, None), cells=288)
 RINGS = ("records", "text_records")  # read at the very size that the plan says
+PIPELINE_ENDED = "the pipeline ended"
 TICK_S = 0.5  # how often leases and trees of processes are looked at
 
 
@@ -110,41 +111,53 @@ def attach_all(plan: Plan, loaded: image.Loaded, layout: Layout, cleanup: ExitSt
     return len(places)
 
 
-def hand_over(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, cpus: int) -> None:
-    """Give the pipeline what it may read, and nothing that could attach or detach."""
+def what_to_hand(plan: Plan, loaded: image.Loaded, cpus: int, cleanup: ExitStack) -> Callable[[channel.Channel], None]:
+    """Opens what the pipeline may use, which can attach or detach nothing; the result hands it over, to one pipeline after another."""
     names = ["records", "text_records", "counters", "histogram", "losses"]
-    own = [channel.as_file(plan.to_dict())]
+    own = [outputs.open_carried(len(plan.spans))]
+    cleanup.callback(os.close, own[0])
     if plan.export.file:
         own.append(outputs.open_output(plan.export.file))
+        cleanup.callback(os.close, own[-1])
     if plan.export.spool:
         own.append(outputs.open_spool(plan.export.spool.path, plan.pipeline_user))
-    # The time is before any probe is on: what metrics count begins then, however late the pipeline is ready.
+        cleanup.callback(os.close, own[-1])
+    # The time is before any probe is on: what metrics count begins then, however late a pipeline is ready.
     message: dict[str, Any] = {"unix_ns": time.time_ns(), "maps": names, "cpus": cpus}
     message |= {"file": bool(plan.export.file), "spool": bool(plan.export.spool)}
-    pipe.send(message, [*own, *(loaded.maps[name] for name in names)])
-    for descriptor in own:
-        os.close(descriptor)
+
+    def hand_over(pipe: channel.Channel) -> None:
+        described = channel.as_file(plan.to_dict())
+        pipe.send(message, [described, *own, *(loaded.maps[name] for name in names)])
+        os.close(described)
+
+    return hand_over
 
 
-def hold(plan: Plan, loaded: image.Loaded, pipe: channel.Channel, pipeline: subprocess.Popen[bytes], signals: socket.socket) -> str:
+def hold(plan: Plan, loaded: image.Loaded, pipeline: Pipeline, signals: socket.socket) -> str:
     """Keep the session until something ends it; returns what did."""
     ends_at = time.monotonic() + plan.lease.ttl_s if plan.lease.ttl_s else float("inf")
     watch, look = scope.Watch(plan, loaded), obi_follower(plan, loaded)
     while True:
         look()
+        if not pipeline.start_when_due():
+            return PIPELINE_ENDED
         poll = select.poll()  # not select(2): a host of many targets has more descriptors than that takes
-        for descriptor in (pipe.fileno(), signals.fileno(), *watch.descriptors()):
+        awaited = [pipeline.pipe.fileno()] if pipeline.starts_at is None else []
+        for descriptor in (*awaited, signals.fileno(), *watch.descriptors()):
             poll.register(descriptor, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll(1000 * min(TICK_S, max(0.0, ends_at - time.monotonic())))]
+        until = min(ends_at, pipeline.starts_at or ends_at)
+        ready = [descriptor for descriptor, _ in poll.poll(1000 * min(TICK_S, max(0.0, until - time.monotonic())))]
         if signals.fileno() in ready:
             return signal.Signals(signals.recv(1)[0]).name
-        if pipe.fileno() in ready:
-            message = pipe.receive()
-            if message is None or pipeline.poll() is not None:
-                return "the pipeline ended"
-            for descriptor in message[1]:  # we want none, and must not collect them
-                os.close(descriptor)
-            answer(message[0], watch, pipe)
+        if awaited and awaited[0] in ready:
+            message = pipeline.pipe.receive()
+            if message is not None:
+                for descriptor in message[1]:  # we want none, and must not collect them
+                    os.close(descriptor)
+                answer(message[0], watch, pipeline.pipe)
+            elif not pipeline.ended():
+                return PIPELINE_ENDED
         if time.monotonic() >= ends_at:
             return f"lease of {plan.lease.ttl_s:g} s ended"
         if gone := watch.gone(ready):
@@ -181,10 +194,10 @@ def answer(message: dict[str, Any], watch: scope.Watch, pipe: channel.Channel) -
         pipe.send({"resources": told}, patience_s=ANSWER_PATIENCE_S)
 
 
-def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], pipe: channel.Channel, signals: socket.socket) -> int:
+def run_session(planner: Callable[[], Plan], pipeline: Pipeline, signals: socket.socket) -> int:
     """One session, from the planner's answer to the last exported span. Returns the exit code."""
     with ExitStack() as stack:
-        stack.callback(lambda: finish(pipeline, pipe))
+        stack.callback(lambda: pipeline.finish())
         cpus = possible_cpus()
         made, _ = image.find_image(say)
         usual = map_sizes(USUAL, Limits(), cpus, USUAL_SITES)
@@ -192,8 +205,8 @@ def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], 
         stack.callback(lambda: loaded.close())
         plan = planner()
         if plan.pipeline_user != UNPRIVILEGED:
-            finish(pipeline, pipe)
-            pipeline, pipe = start_pipeline(plan.pipeline_user)
+            pipeline.finish()
+            pipeline = Pipeline(plan.pipeline_user)
         for refusal in plan.refused:
             say(f"refused: {refusal.probe}: {refusal.reason}; {refusal.remedy}")
         for note in plan.notes:
@@ -203,12 +216,12 @@ def run_session(planner: Callable[[], Plan], pipeline: subprocess.Popen[bytes], 
         if any(size > usual[name] for name, size in sizes.items()) or any(sizes[ring] != usual[ring] for ring in RINGS):
             smaller, loaded = loaded, image.load(made, sizes)
             smaller.close()
-        hand_over(plan, loaded, pipe, cpus)
+        pipeline.hand(what_to_hand(plan, loaded, cpus, stack))
         with ExitStack() as attached:
             sites = attach_all(plan, loaded, layout, attached)
-            pipe.send({"attached": sites})
+            pipeline.attached(sites)
             print("attached", file=sys.stderr, flush=True)
-            reason = hold(plan, loaded, pipe, pipeline, signals)
-        pipe.send({"detached": reason})
+            reason = hold(plan, loaded, pipeline, signals)
         say(f"detached: {reason}")
-    return pipeline.returncode if pipeline.returncode in range(6) else 1  # its errors have the same codes as ours
+        pipeline.finish(reason)
+    return pipeline.exit_code

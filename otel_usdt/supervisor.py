@@ -12,9 +12,10 @@ import socket
 import sys
 from pathlib import Path
 
-from otel_usdt.children import UNPRIVILEGED, say, start_pipeline, start_planner
+from otel_usdt.children import UNPRIVILEGED, say, start_planner
 from otel_usdt.errors import ConfigError, NotPermitted, OtelUsdtError
 from otel_usdt.probes import syscalls
+from otel_usdt.succession import Pipeline
 
 DIE_WITH_PARENT = "--die-with-parent"
 
@@ -51,10 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
         signals = catch_signals()
         planner = start_planner(config, source)
-        pipeline, pipe = start_pipeline(UNPRIVILEGED)
+        pipeline = Pipeline(UNPRIVILEGED)
         from otel_usdt.session import run_session  # now: its imports take as long as theirs
 
-        return run_session(planner, pipeline, pipe, signals)
+        return run_session(planner, pipeline, signals)
     except OtelUsdtError as error:
         say(error.told())
         return error.exit_code

@@ -31,6 +31,12 @@ class Intervals:
         self._histograms: dict[int, HistogramSnapshot] = {}
         self._points: dict[tuple[Metric, tuple[tuple[str, str], ...]], int | float | Distribution] = {}
 
+    def resume(self, since_unix_ns: int, histograms: Sequence[HistogramSnapshot | None], points: Sequence[Point]) -> None:
+        """These have been told, by a pipeline that has ended since."""
+        self.since_unix_ns = since_unix_ns
+        self.histograms(histograms)
+        self.points(points)
+
     def histograms(self, now: Sequence[HistogramSnapshot | None]) -> list[HistogramSnapshot | None]:
         """What came since the last time. Least and most of an interval are not known: they stay those of the whole."""
         told = [one and _less(one, self._histograms.get(at)) for at, one in enumerate(now)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from otel_usdt.otlp.outcome import Signal
 
@@ -28,6 +29,29 @@ class Request:
     counts: Mapping[int, int]
 
 
+class Tally(Protocol):
+    """Counts by span probe index: a Counter, or one that outlives this process."""
+
+    def __getitem__(self, probe: int, /) -> int: ...
+
+    def __setitem__(self, probe: int, count: int, /) -> None: ...
+
+    def update(self, counts: Mapping[int, int], /) -> None:
+        """Add to them."""
+
+    def items(self) -> Iterable[tuple[int, int]]:
+        """Of those that have any, at least."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """Where spans that left are counted, each in one of them, when they have."""
+
+    exported: Tally = field(default_factory=Counter[int])
+    dropped: Tally = field(default_factory=Counter[int])
+
+
 class Backlog:
     """At most `limit` bytes of spans, oldest first, and the newest metrics (they are cumulative, so the newest says all).
 
@@ -35,14 +59,14 @@ class Backlog:
     back or replaced; when it was dropped meanwhile, these do nothing.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tallies: Tallies | None = None) -> None:
+        tallies = tallies or Tallies()
         self._limit = limit
         self._bytes = 0
         self._spans: deque[Request] = deque()
         self._metrics: Request | None = None
         self._taken: list[Request] = []
-        self._exported: Counter[int] = Counter()
-        self._dropped: Counter[int] = Counter()
+        self._exported, self._dropped = tallies.exported, tallies.dropped
         self._queued: Counter[int] = Counter()
         self._spooled: Counter[int] = Counter()
 
@@ -103,6 +127,10 @@ class Backlog:
         """They are on disk, and no more in memory."""
         self._forget(request)
         self._spooled.update(request.counts)
+
+    def found_spooled(self, counts: Mapping[int, int]) -> None:
+        """They were on disk already."""
+        self._spooled.update(counts)
 
     def given_up(self, counts: Mapping[int, int]) -> None:
         """Spans on disk that had to make room, or became too old."""
@@ -168,7 +196,7 @@ class Backlog:
 
     def totals(self) -> Delivered:
         """The account as it stands; span probes with nothing are left out."""
-        all_counts = (self._exported, self._dropped, self._queued, self._spooled)
+        all_counts: tuple[Tally, ...] = (self._exported, self._dropped, self._queued, self._spooled)
         return Delivered(*({probe: n for probe, n in counts.items() if n} for counts in all_counts))
 
     def _metrics_taken(self) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from otel_usdt.otlp.backlog import Backlog, Delivered, Request
+from otel_usdt.otlp.backlog import Backlog, Delivered, Request, Tallies
 from otel_usdt.otlp.halves import halves
 from otel_usdt.otlp.lane import Backoff, Lane
 from otel_usdt.otlp.outcome import Accepted, Outcome, Refused, Retry, Signal, TooLarge
@@ -47,12 +47,13 @@ class Delivery:
         backoff: Backoff | None = None,
         spool: Spool | None = None,
         concurrency: int = 1,
+        tallies: Tallies | None = None,
     ) -> None:
         self._sender = sender
         self._probes = {name: probe for probe, name in enumerate(names)}
         self._say = say
         self._changed = threading.Condition()  # guards all that follows
-        self._backlog = Backlog(queue_bytes)
+        self._backlog = Backlog(queue_bytes, tallies)
         backoff = backoff or Backoff()
         self._lanes: dict[Signal, Lane] = {"traces": Lane(backoff), "metrics": Lane(backoff)}
         self._replaying = False  # one at a time: it is in order, and at a bounded rate anyway

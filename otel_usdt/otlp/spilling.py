@@ -44,9 +44,9 @@ class Spilling:
         self._spool, self._names, self._backlog, self._changed = spool, names, backlog, changed
         self._is_away, self._say = is_away, say
         self._probes = {name: probe for probe, name in enumerate(names)}
-        self._first = self._accounted = (
-            spool.next_number()
-        )  # records from the first on are this session's; up to the second, in its account
+        self._accounted = spool.next_number()  # records before this one are in the account
+        ours = spool.spans()
+        backlog.found_spooled({self._probes[name]: count for name, count in ours.items()})
         self._ends_at: float | None = None
         self._disk_not_before = 0.0
         self._failing = False
@@ -54,8 +54,7 @@ class Spilling:
         self.status = spool.status()
         self.has_some = self.status.records > 0
         self.replayed = 0  # spans of earlier sessions that were sent
-        if self.status.records:
-            spans = sum(self.status.spans.values())
+        if spans := self.status.spans.total() - ours.total():
             say(f"spool: {spans} spans of earlier sessions wait on disk; they are sent behind fresh ones")
         if self.status.torn:
             say(f"spool: the end of {self.status.torn} segments was torn, as by a kill; what was whole before it is kept")
@@ -158,7 +157,7 @@ class Spilling:
         self._say(f"spool: {sum(sum(entry.spans.values()) for entry in gone)} spans are given up, for its bounds")
 
     def _counts(self, entry: Entry) -> Mapping[int, int]:
-        return {self._probes[name]: count for name, count in entry.spans.items()} if entry.number >= self._first else {}
+        return {self._probes[name]: count for name, count in entry.spans.items()} if entry.number >= self._spool.first else {}
 
     def _refresh(self) -> None:
         status = self._spool.status()

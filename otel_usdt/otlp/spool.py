@@ -19,7 +19,7 @@ import struct
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -56,7 +56,7 @@ class Status:
     """What is in a spool. Bytes are those of its files."""
 
     records: int
-    spans: dict[str, int]
+    spans: Counter[str]
     bytes: int
     oldest_s: float | None
     newest_s: float | None
@@ -64,15 +64,24 @@ class Status:
 
 
 class Spool:
-    """The folder behind a descriptor. Two threads may use it: one writes, one sends; no more than one process at a time."""
+    """The folder behind a descriptor. Two threads may use it: one writes, one sends; no more than one process at a time.
 
-    def __init__(self, folder_fd: int, max_bytes: int, max_age_s: float) -> None:
+    `first` is the number of the session's first record, which an earlier pipeline of it may have written. Records up to `settled` are
+    done with, though the disk may not have taken note of it; `note` is told the last one that is.
+    """
+
+    def __init__(
+        self, folder_fd: int, max_bytes: int, max_age_s: float, settled: int = 0, note: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._folder, self._max_bytes, self._max_age_s = folder_fd, max_bytes, max_age_s
         self._segment_bytes = max(SMALLEST, max_bytes // SEGMENTS)
         self._lock = threading.Lock()  # guards all that follows
-        self._segments = deque(read_segments(folder_fd))
-        self._number = max((int(one.name[:16], 16) + 1 for one in self._segments), default=1)
-        self._number = max([self._number, *(entry.number + 1 for one in self._segments for entry in one.entries), read_done(folder_fd) + 1])
+        self._note = note
+        self._segments = deque(read_segments(folder_fd, settled))
+        known = [int(one.name[:16], 16) for one in self._segments]
+        known += [entry.number for one in self._segments for entry in one.entries]
+        self._number = 1 + max(read_done(folder_fd), settled, *known, 0)
+        self.first = self._number
         self._open: int | None = None  # the segment that is written
         self._forget_empty()
 
@@ -94,6 +103,11 @@ class Spool:
         """What the next record will have."""
         with self._lock:
             return self._number
+
+    def spans(self) -> Counter[str]:
+        """This session's spans, by span probe."""
+        with self._lock:
+            return status_of(self._segments, self.first).spans
 
     def oldest(self) -> Entry | None:
         """The record that is to be sent next."""
@@ -186,15 +200,18 @@ class Spool:
             gone += first.entries
             first.entries.clear()
             self._forget_empty()
+        if gone:
+            self._note(gone[-1].number)
         return gone
 
     def _note_done(self, number: int) -> None:
-        with suppress(OSError):  # at worst a request is sent twice after a restart
+        with suppress(OSError):  # at worst the next session sends a request twice
             descriptor = os.open(DONE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._folder)
             try:
                 os.pwrite(descriptor, DONE_FORM.pack(number, zlib.crc32(number.to_bytes(8, "little"))), 0)
             finally:
                 os.close(descriptor)
+        self._note(number)
 
     def _forget_empty(self) -> None:
         for segment in [one for one in self._segments if not one.entries]:
@@ -205,15 +222,15 @@ class Spool:
             self._segments.remove(segment)
 
 
-def status_of(segments: Iterable[_Segment]) -> Status:
-    """What these segments hold."""
+def status_of(segments: Iterable[_Segment], first: int = 0) -> Status:
+    """What these segments hold, of the records from the number `first` on."""
     segments = list(segments)
-    entries = [entry for segment in segments for entry in segment.entries]
+    entries = [entry for segment in segments for entry in segment.entries if entry.number >= first]
     spans = sum((Counter(entry.spans) for entry in entries), Counter[str]())
     times = [entry.written_s for entry in entries]
     return Status(
         len(entries),
-        dict(spans),
+        spans,
         sum(one.size for one in segments),
         min(times, default=None),
         max(times, default=None),
@@ -234,9 +251,9 @@ def read_done(folder_fd: int) -> int:
     return 0
 
 
-def read_segments(folder_fd: int) -> Iterator[_Segment]:
+def read_segments(folder_fd: int, settled: int = 0) -> Iterator[_Segment]:
     """The segments of a folder, oldest first, with the records that are whole and not settled. Other files are not looked at."""
-    done = read_done(folder_fd)
+    done = max(read_done(folder_fd), settled)
     for name in sorted(name for name in os.listdir(folder_fd) if _is_segment(name)):
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder_fd)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ class Account:
     """What became of one span probe's ends; the terms of the ledger that the kernel cannot know."""
 
     enters: int = 0  # records of each end that were read
-    returns: int = 0  # of which it is known what they end
+    ends: int = 0
+    returns: int = 0  # those of which it is known what they end
     calls: int = 0
     unwound: int = 0  # replaced by a later one of the same key
     expired: int = 0
@@ -46,6 +48,12 @@ class Account:
     max_ns: int = 0
     cells: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # as the kernel's
 
+    def let_go(self) -> None:
+        """What waited for its other end was in the memory of a pipeline that was killed."""
+        self.expired += self.enters - self.calls - self.unwound - self.expired - self.full
+        self.orphaned += self.ends - self.returns
+        self.returns = self.ends
+
 
 @dataclass(slots=True)
 class _Open:
@@ -53,13 +61,10 @@ class _Open:
 
     span: Span
     key: Key
+    account: Account
     begun: dict[Place, deque[bytes] | bytes] = field(default_factory=dict)
     count: int = 0
     ended: dict[Place, deque[bytes]] = field(default_factory=dict)
-    account: Account = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.account = Account(cells=np.zeros(len(uppers(self.span.bounds_ns)), np.uint64))
 
     def begin(self, place: Place, record: bytes) -> bytes | None:
         """The end that has waited for this beginning, or None: it waits itself."""
@@ -88,6 +93,7 @@ class _Open:
 
     def end(self, place: Place, record: bytes) -> bytes | None:
         """The beginning that this ends, the oldest of its key, or None: it waits a moment for it."""
+        self.account.ends += 1
         found = self.begun.get(place)
         if found is None:
             self.ended.setdefault(place, deque()).append(record)
@@ -131,10 +137,14 @@ def _start(record: bytes) -> int:
 
 
 class Pairing:
-    """The keyed span probes of a plan, by their place in it."""
+    """The keyed span probes of a plan, by their place in it; with the accounts that an earlier pairing left."""
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self._open = {i: _Open(span, span.key) for i, span in enumerate(spans) if span.key is not None}
+    def __init__(self, spans: Sequence[Span], accounts: Mapping[int, Account] = MappingProxyType({})) -> None:
+        self._open = {
+            i: _Open(span, span.key, accounts.get(i) or Account(cells=np.zeros(len(uppers(span.bounds_ns)), np.uint64)))
+            for i, span in enumerate(spans)
+            if span.key is not None
+        }
         self._links: dict[int, list[tuple[int, int, int]]] = {}  # enclosing span of an end -> trace and span of what ended there
 
     def __bool__(self) -> bool:

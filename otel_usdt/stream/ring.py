@@ -29,8 +29,11 @@ class RecordSource(Protocol):
 
     malformed: int
 
-    def batch(self) -> np.ndarray:
-        """All records that are there, in the order in which they were reserved; their own copy."""
+    def peek(self) -> tuple[np.ndarray, int]:
+        """All records that are there, in the order in which they were reserved; their own copy. And where the reader stands behind them."""
+
+    def release(self, position: int) -> None:
+        """The records before `position` are read for good."""
 
 
 class Ring:
@@ -52,8 +55,23 @@ class Ring:
         """How full the ring is."""
         return int(self._producer[0]) - int(self._consumer[0])
 
+    @property
+    def position(self) -> int:
+        """Where the reader stands: bytes since the ring was made."""
+        return int(self._consumer[0])
+
     def batch(self) -> np.ndarray:
-        """All records that are there; their own copy, so that the space is free again. Stops at one still being written."""
+        """`peek` and `release` in one."""
+        records, position = self.peek()
+        self.release(position)
+        return records
+
+    def release(self, position: int) -> None:
+        """The records before `position` are read for good: their space is free again. One store, so a kill falls before or behind it."""
+        self._consumer[0] = position
+
+    def peek(self) -> tuple[np.ndarray, int]:
+        """All records that are there, their own copy, and the position behind them. Stops at one still being written."""
         start, stop = int(self._consumer[0]), int(self._producer[0])
         _acquire()
         count = (stop - start) // self._slot.itemsize
@@ -69,7 +87,5 @@ class Ring:
             first = int(np.argmax(whole != self._expected))
             self.malformed += count - first
             records = records[: int(good[:first].sum())]
-            self._consumer[0] = stop
-            return records
-        self._consumer[0] = start + ready * self._slot.itemsize
-        return records
+            return records, stop
+        return records, start + ready * self._slot.itemsize

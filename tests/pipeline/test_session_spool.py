@@ -15,7 +15,7 @@ import pytest
 
 from tests.kernel.commands import Commands
 from tests.kernel.ledger import check_closed, nonzero
-from tests.kernel.processes import pipeline
+from tests.kernel.processes import pipeline, supervisor
 from tests.kernel.program import Workload
 from tests.kernel.session import COMMAND, Session, wait_until
 from tests.pipeline.receivers import grpc_receiver
@@ -75,14 +75,15 @@ def test_spans_wait_on_disk_for_the_next_session(workload: Workload, otel_usdt: 
     assert status(spool)["requests"] == 0
 
 
-def test_what_was_spooled_survives_a_killed_pipeline(
+def test_what_was_spooled_survives_a_killed_session(
     workload: Workload, otel_usdt: Commands, stack: ExitStack, port: int, spool: Path
 ) -> None:
-    """SIGKILL in the midst of an outage: what was on disk arrives with the next session."""
+    """SIGKILL of both in the midst of an outage: what was on disk arrives with the next session."""
     session = traced(otel_usdt, workload, port, spool)
     workload.run("leaf 503")
     wait_until(lambda: spool.exists() and status(spool)["spans"] == {"leaf": 503}, "the spans on disk")
-    os.kill(pipeline(session).pid, signal.SIGKILL)
+    for one in (supervisor(session), pipeline(session)):
+        os.kill(one.pid, signal.SIGKILL)
     session.wait()
     _, received = stack.enter_context(grpc_receiver(port=port))
     again = traced(otel_usdt, workload, port, spool)

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from otel_usdt.carried import Carried
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.layout import layout_of
 from otel_usdt.outlets import Outlets
+from otel_usdt.outputs import open_carried
 from otel_usdt.pipeline import Session
 from otel_usdt.plan import TEXT_BYTES, Plan
 from otel_usdt.processes import Processes
@@ -24,6 +26,7 @@ from tests.unit.ringfile import RingFile
 
 RING_BYTES = 1 << 19
 CPUS = 3
+STARTED_UNIX_NS = time.time_ns()
 
 
 class GoneSupervisor:
@@ -48,6 +51,7 @@ class Kernel:
         self.files = {name: os.memfd_create(name) for name in shapes}
         for name, (dtype, shape) in shapes.items():
             os.ftruncate(self.files[name], -(-dtype.itemsize * int(np.prod(shape)) // 4096) * 4096)
+        self.carried = open_carried(len(plan.spans))
         self.views: dict[str, np.ndarray[Any, Any]] = {
             name: np.memmap(f"/proc/self/fd/{self.files[name]}", dtype, "r+", shape=shape) for name, (dtype, shape) in shapes.items()
         }
@@ -56,7 +60,7 @@ class Kernel:
         self.views.clear()
         for ring in self.rings:
             ring.close()
-        for descriptor in self.files.values():
+        for descriptor in (*self.files.values(), self.carried):
             os.close(descriptor)
 
     def call(self, fields: Mapping[str, Any], texts: Mapping[int, bytes] | None = None) -> None:
@@ -84,12 +88,14 @@ class Kernel:
         files = self.files
         return KernelCounters.open(files["counters"], files["histogram"], files["losses"], CPUS, layout_of(self.plan.spans))
 
-    def session(self, file: int | None = None) -> Session:
-        """The pipeline's session on it."""
+    def session(self, file: int | None = None, spool: int | None = None) -> Session:
+        """The pipeline's session on it; one after another takes over what that one has left."""
         processes = Processes(self.plan, cast(Channel, GoneSupervisor()))
         rings = [Ring(ring.descriptor, RING_BYTES, dtype) for ring, dtype in zip(self.rings, (CALL, CALL_TEXT), strict=True)]
-        outlets = Outlets(self.plan, file, say)
-        return Session(self.plan, rings, self.counters(), processes, outlets, started_unix_ns=time.time_ns(), wakers=[])
+        carried = Carried.open(self.carried, self.plan.spans)
+        taken = carried.take_over([ring.position for ring in rings])
+        outlets = Outlets(self.plan, file, say, carried, spool)
+        return Session(self.plan, rings, self.counters(), processes, outlets, STARTED_UNIX_NS, [], carried, taken)
 
 
 def whole_text(data: bytes) -> bytes:

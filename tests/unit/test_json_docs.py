@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def fields(kind: Any) -> list[str]:
         ("spans", fields(Span)),
         ("sites", fields(Site)),
         ("refused", fields(Refusal)),
-        ("spool", list(told("/s", Status(0, {}, 0, None, None, 0)))),
+        ("spool", list(told("/s", Status(0, Counter(), 0, None, None, 0)))),
         ("checks", fields(Check)),
     ],
 )

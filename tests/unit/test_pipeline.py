@@ -135,7 +135,7 @@ def test_a_record_of_no_span_probe_is_counted_and_left_out(
     assert session.drain() == 3
     [line] = shown(capfd)
     assert (line["span_id"], line["attributes"]["db.query.text"]) == (f"{7:016x}", "good")
-    assert session.malformed == 2
+    assert session.taken.malformed == 2
     session.log_losses()
     assert "otel-usdt: lost: malformed records 2 (+2)\n" in capfd.readouterr().err
     assert check(session.ledgers()["query"]) == []
@@ -202,7 +202,7 @@ def test_any_bytes_in_the_rings_are_spans_or_malformed(records: list[bytes], dat
     # At newlines alone, as JSON lines are: str.splitlines also knows U+0085, which a text may hold.
     lines, in_file = ([json.loads(line) for line in os.pread(made, 1 << 20, 0).splitlines()] for made in (console, file))
     spans = [span for line in in_file for one in line["resourceSpans"] for scope in one["scopeSpans"] for span in scope["spans"]]
-    assert len(lines) == len(spans) == 2 * len(records) - session.malformed
+    assert len(lines) == len(spans) == 2 * len(records) - session.taken.malformed
     assert sum(session.outlets.delivered({}, {}).exported.values()) == len(lines)
     for descriptor in (file, console):
         os.close(descriptor)
