@@ -2,16 +2,19 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-test demo test test-kernels peers lint bench bench-quick picture doctor schema lock clean
+.PHONY: help set-up set-up-test demo test test-kernels test-kernels-short peers lint bench bench-quick picture doctor schema lock clean
 
 help:  ## list the habits
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | awk -F '\t' '{printf "make %-18s %s\n", $$1, $$2}'
 
 demo: set-up  ## spans and histograms of a throw-away PostgreSQL, in about 20 s
 	.venv/bin/otel-usdt demo
 
 test: lint peers  ## everything that CI runs: lint, types, all tests (as root)
 	$(PYTHON) -m pytest
+
+test-kernels-short: set-up-test  ## one exact session on Linux 6.1 and 6.12, in emulated machines (two minutes; part of make test)
+	$(PYTHON) -m pytest tests/vm
 
 test-kernels: set-up-test  ## the exactness tests under Linux 6.1 and 6.12, each with five- and four-level paging (hours: emulated)
 	@for kernel in 6.1 6.12; do tests/vm/run.sh $$kernel && tests/vm/run.sh $$kernel no5lvl || exit 1; done
