@@ -28,7 +28,7 @@ from otel_usdt.ladder import uppers
 from otel_usdt.layout import has_histogram, layout_of
 from otel_usdt.metrics.exemplars import Exemplars
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
-from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, with_paired
+from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, losses, with_paired
 from otel_usdt.metrics.own import process_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
 from otel_usdt.metrics.prometheus import exposition
@@ -49,7 +49,9 @@ from otel_usdt.stream.ring import Ring
 if TYPE_CHECKING:
     from otel_usdt.telemetry import Page
 
-IDLE_S, BUSY_S = 0.2, 0.02  # between looks at the ring: at rest five a second; under load the kernel side wakes us as well
+REST_S = 0.4  # between looks at the rings while little comes; a burst that begins then wakes us (bpf/otel_usdt.bpf.c)
+MOST_S, LEAST_S = 0.04, 0.01  # the same under load, when nothing wakes us: there is room for what may come, and enough to send together
+FILL = 0.1  # how full the fullest ring is to be when we look
 LOSS_LOG_S = 1.0
 EXPIRE_S = 0.5  # between looks at what waits for its other end
 SHOW_S = 1.0  # how old a page of metrics may be
@@ -110,6 +112,10 @@ class Session:
             self.outlets.spans(batch, resources)
         return sum(read for _, _, read in batches)
 
+    def fill(self) -> float:
+        """How full the fullest ring is: 0 to 1."""
+        return max(ring.pending_bytes() / ring.size for ring in self.rings)
+
     def _read(self, at: int) -> tuple[np.ndarray, np.ndarray | None, int]:
         """The calls in a ring that are to be spans, their texts, and how many records those were. All are counted before they leave it."""
         records, position = self.rings[at].peek()
@@ -120,7 +126,8 @@ class Session:
             calls, texts = calls[known], None if texts is None else texts[known]
         if self.pairing and texts is None and len(calls):
             calls = self._pair(calls)
-        self.taken.received.update(dict(enumerate(np.bincount(calls["probe"], minlength=len(self.plan.spans)).tolist())))
+        counts = np.bincount(calls["probe"])
+        self.taken.received.update({probe: int(counts[probe]) for probe in np.flatnonzero(counts).tolist()})
         if position != self.rings[at].position:
             self.note({at: position})
             self.rings[at].release(position)
@@ -198,8 +205,7 @@ class Session:
 
     def points(self, ledgers: Mapping[str, Ledger]) -> tuple[list[Point], list[Point]]:
         """The ledger and what else began with the session; what there is to say of this pipeline."""
-        sizes = (self.plan.limits.ring_bytes, self.plan.limits.text_ring_bytes)
-        rings = {name: (ring.pending_bytes(), size) for name, ring, size in zip(("calls", "texts"), self.rings, sizes, strict=False)}
+        rings = {name: (ring.pending_bytes(), ring.size) for name, ring in zip(("calls", "texts"), self.rings, strict=False)}
         own = ring_points(rings) + self.outlets.points() + process_points({"pipeline": os.getpid()})
         return ledger_points(ledgers) + process_points(self.supervisor), own
 
@@ -210,13 +216,15 @@ class Session:
 
     def log_losses(self) -> None:
         """A line when any loss counter has moved."""
-        now = {f"{name}: {loss}": ledger[loss] for name, ledger in self.snapshot().items() for loss in LOSSES}
-        now["processes that found no place in the scope map"] = self.counters.scope_full()
-        now["malformed records"] = self.taken.malformed + sum(ring.malformed for ring in self.rings)
-        for at, (what, count) in enumerate(now.items()):
-            if moved := count - int(self.carried.said[at]):
-                say(f"lost: {what} {count} (+{moved})")
-                self.carried.said[at] = count
+        of_spans = losses(len(self.plan.spans), self.kernel(), self.outlets.delivered({}, {}).dropped)
+        malformed = self.taken.malformed + sum(ring.malformed for ring in self.rings)
+        now = np.append(of_spans, np.array((self.counters.scope_full(), malformed), np.uint64))
+        for at in np.flatnonzero(now != self.carried.said).tolist():
+            span, loss = divmod(at, len(LOSSES))
+            beside = ("processes that found no place in the scope map", "malformed records")
+            what = f"{self.plan.spans[span].name}: {LOSSES[loss]}" if at < of_spans.size else beside[at - of_spans.size]
+            say(f"lost: {what} {now[at]} (+{int(now[at]) - int(self.carried.said[at])})")
+        self.carried.said[:] = now
 
     def print_lines(self, last: bool) -> None:
         """What the console's view shows, now or at the end."""
@@ -271,13 +279,23 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
     return session
 
 
+def next_look_s(fill: float, waited_s: float) -> float:
+    """How long until the fullest ring, of which `fill` was filled in `waited_s`, is FILL full.
+
+    So spans that come slowly are sent together, and a ring has room for ten times what it gets. REST_S means rest, less means load.
+    """
+    wanted_s = waited_s * FILL / fill if fill else REST_S
+    return REST_S if wanted_s >= REST_S else max(LEAST_S, min(MOST_S, wanted_s))
+
+
 def follow(session: Session, pipe: Channel) -> None:
     """Drain until the supervisor has detached, or is gone."""
-    poll = select.epoll()
-    poll.register(pipe.fileno(), select.EPOLLIN)
+    at_rest, under_load = select.epoll(), select.epoll()
+    for poll in (at_rest, under_load):
+        poll.register(pipe.fileno(), select.EPOLLIN)
     for ring in session.wakers:
-        poll.register(ring, select.EPOLLIN | select.EPOLLET)  # edges: the kernel's wakeups, not "there is data", which a timer is for
-    interval = IDLE_S
+        at_rest.register(ring, select.EPOLLIN | select.EPOLLET)  # edges: the kernel's wakeups, not "there is data", which a timer is for
+    interval, looked = REST_S, time.monotonic()
     console = session.plan.export.console
     every = {session.log_losses: LOSS_LOG_S, session.send_metrics: session.plan.export.interval_s}
     if session.pairing:
@@ -288,7 +306,7 @@ def follow(session: Session, pipe: Channel) -> None:
         every[lambda: session.show(page)] = SHOW_S
     due = {action: time.monotonic() + seconds for action, seconds in every.items()}
     while True:
-        for descriptor, _ in poll.poll(interval):
+        for descriptor, _ in (at_rest if interval == REST_S else under_load).poll(interval):
             if descriptor == pipe.fileno():
                 told = pipe.receive()
                 if told is None or "detached" in told[0]:
@@ -296,9 +314,9 @@ def follow(session: Session, pipe: Channel) -> None:
                 if "attached" in told[0]:
                     session.started_s = told[0]["at_s"]
                 session.processes.learn(told[0].get("resources", {}))
-                interval = BUSY_S  # something begins: the first records are waited for
-        interval = BUSY_S if session.drain() else min(IDLE_S, interval * 2)
-        now = time.monotonic()
+        fill, now = session.fill(), time.monotonic()
+        interval, looked = next_look_s(fill, now - looked), now
+        session.drain()
         if page:
             page.seen_s = now
         for action, at in due.items():

@@ -459,7 +459,7 @@ class LimitsConfig(Strict):
     """Memory and numbers."""
 
     ring_bytes: Annotated[Bytes, AfterValidator(_power_of_two)] = Field(
-        default=4 << 20, alias="ring", description="Records wait here to be read."
+        default=8 << 20, alias="ring", description="Records wait here to be read."
     )
     text_ring_bytes: Annotated[Bytes, AfterValidator(_power_of_two)] = Field(
         default=2 << 20, alias="text_ring", description="The same for records with captured text."

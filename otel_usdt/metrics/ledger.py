@@ -86,6 +86,15 @@ def _ledger(i: int, span: Span, kernel: Mapping[str, np.ndarray], delivered: Del
     return ledger
 
 
+def losses(spans: int, kernel: Mapping[str, np.ndarray], dropped: Mapping[int, int]) -> np.ndarray:
+    """[span probe, LOSSES] counts. Looked at every second, so without a ledger of each of a thousand span probes."""
+    table = np.zeros((spans, len(LOSSES)), np.uint64)
+    for column, name in enumerate(LOSSES):
+        table[:, column] = kernel.get(name, 0)
+    table[list(dropped), LOSSES.index("dropped")] = list(dropped.values())
+    return table
+
+
 def check(ledger: Mapping[str, int]) -> list[str]:
     """What does not balance, a sentence each; empty when the ledger closes."""
     equations = {

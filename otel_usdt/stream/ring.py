@@ -44,7 +44,7 @@ class Ring:
             raise ValueError("records are padded to 8 bytes: the dtype must be, too")
         self._slot = np.dtype([("length", "u4"), ("page", "u4"), ("record", record)])
         self._expected = np.uint32(record.itemsize)
-        self._mask = size - 1
+        self.size, self._mask = size, size - 1
         self._consumer_page = mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer_pages = mmap.mmap(descriptor, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE)
         self._consumer = np.frombuffer(self._consumer_page, "u8", 1)
@@ -52,7 +52,7 @@ class Ring:
         self.malformed = 0  # records whose length is not ours: never written by our program, so something else did
 
     def pending_bytes(self) -> int:
-        """How full the ring is."""
+        """How much of `size` is used."""
         return int(self._producer[0]) - int(self._consumer[0])
 
     @property

@@ -61,10 +61,10 @@ class Workload:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
 
-    def answer(self) -> dict[str, Any]:
-        """What it says of the command that it has done."""
+    def answer(self, takes_s: float = 0.0) -> dict[str, Any]:
+        """What it says of the command that it has done, which takes so long by itself."""
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], PATIENCE_S)[0]:
+        if not select.select([self.process.stdout], [], [], takes_s + PATIENCE_S)[0]:
             pytest.fail("the workload does not answer")
         line = self.process.stdout.readline()
         if not line:

@@ -42,7 +42,7 @@ def test_a_session_tells_of_itself_by_otlp(workload: Workload, otel_usdt: Comman
         """The newest value of each series."""
         return {tuple(p.attributes.values()): p.own.as_double or p.own.as_int for p in points(received, f"otel_usdt.{name}")}
 
-    assert last("ring.limit") == {("calls",): 4 << 20}
+    assert last("ring.limit") == {("calls",): 8 << 20}
     assert last("ring.usage") == {("calls",): 0}
     assert last("queue.limit") == {(): 64 << 20}
     assert last("queue.usage") == {(): 0}
@@ -73,7 +73,7 @@ def test_a_session_tells_of_itself_over_http(workload: Workload, otel_usdt: Comm
     now = page(session)
     assert now['otel_usdt_hits_total{otel_usdt_span_name="leaf",otel_usdt_hit="entry"}'] == 211
     assert now['otel_usdt_process_memory_usage_bytes{otel_usdt_process="supervisor"}'] > 4 << 20
-    assert now['otel_usdt_ring_limit_bytes{otel_usdt_ring="calls"}'] == 4 << 20
+    assert now['otel_usdt_ring_limit_bytes{otel_usdt_ring="calls"}'] == 8 << 20
     with urllib.request.urlopen(f"{address(session)}/healthz", timeout=60) as answer:
         assert (answer.status, answer.read()) == (200, b"ok\n")
     session.stop()

@@ -286,6 +286,35 @@ def test_a_batch_that_waits_is_queued(make: Make, monkeypatch: pytest.MonkeyPatc
     assert len(shown(capfd)) == 1
 
 
+@pytest.mark.parametrize(
+    ("fill", "waited_s", "next_s"),
+    [
+        (0.0, 0.4, pipeline.REST_S),  # nothing comes
+        (0.001, 0.4, pipeline.REST_S),  # little: it can wait, and the kernel wakes us when it becomes more
+        (0.05, 0.04, pipeline.MOST_S),
+        (0.2, 0.04, 0.02),  # twice too full: half the time
+        (0.1, 0.02, 0.02),
+        (1.0, 0.04, pipeline.LEAST_S),  # full
+        (0.5, 0.0, pipeline.LEAST_S),
+    ],
+)
+def test_the_next_look_depends_on_how_full_the_rings_were(fill: float, waited_s: float, next_s: float) -> None:
+    """A tenth full is aimed at; between spinning and forgetting."""
+    assert pipeline.next_look_s(fill, waited_s) == pytest.approx(next_s)
+
+
+def test_the_fullest_ring_counts(make: Make) -> None:
+    """Either may overflow."""
+    kernel = make()
+    session = kernel.session()
+    assert session.fill() == 0.0
+    kernel.call(call())
+    kernel.call(call(flags=1), {0: b"SELECT 1"})
+    assert session.fill() == (CALL_TEXT.itemsize + 8) / session.rings[1].size
+    assert session.drain() == 2
+    assert session.fill() == 0.0
+
+
 def test_a_loss_is_said_once_when_it_moves(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     """Each loss counter has its line with the total and what came on top; without a move there is silence."""
     kernel = make()

@@ -25,6 +25,7 @@ static const struct {
     {"greet", run_greet},
     {"fallible", run_fallible},
     {"mixed", run_mixed},
+    {"paced", run_paced},
     {"tail", run_tail},
     {"pingpong", run_pingpong},
     {"threads", run_threads},

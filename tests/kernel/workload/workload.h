@@ -29,6 +29,8 @@ void run_widths(long n, long unused);
 void run_greet(long n, long unused);
 void run_fallible(long n, long unused);
 void run_mixed(long n, long every);
+/* paced.c */
+void run_paced(long n, long rate);
 /* tail.c */
 void run_tail(long n, long unused);
 void run_pingpong(long n, long hops);
