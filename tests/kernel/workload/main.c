@@ -20,6 +20,7 @@ static const struct {
     {"descend", run_descend},
     {"thrower", run_thrower},
     {"timed", run_timed},
+    {"timed_threads", run_timed_threads},
     {"sleeper", run_sleeper},
     {"widths", run_widths},
     {"greet", run_greet},
