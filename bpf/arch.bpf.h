@@ -10,6 +10,33 @@
 #define CALL_PUSHES 8
 #endif
 
+static u64 register_at(struct pt_regs *ctx, u32 offset)
+{
+    u64 value = 0;
+    bpf_probe_read_kernel(&value, sizeof value, (void *)ctx + (offset & 0x1ff));
+    return value;
+}
+
+/* The registers that arguments and results are passed in, without the call: the verifier wants their offsets to be constants, so clang must not
+ * make one load of many. */
+#define CASE(name) \
+    case __builtin_offsetof(struct pt_regs, name): \
+        asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"(__builtin_offsetof(struct pt_regs, name))); \
+        return value
+
+static u64 argument_register(struct pt_regs *ctx, u32 offset)
+{
+    u64 value;
+    switch (offset) {
+#if CALL_PUSHES
+    CASE(di); CASE(si); CASE(dx); CASE(cx); CASE(r8); CASE(r9); CASE(ax);
+#else
+    CASE(regs[0]); CASE(regs[1]); CASE(regs[2]); CASE(regs[3]); CASE(regs[4]); CASE(regs[5]);
+#endif
+    default: return register_at(ctx, offset);
+    }
+}
+
 static u64 return_address(struct pt_regs *ctx)
 {
     u64 address = 0;

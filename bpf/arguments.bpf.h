@@ -7,17 +7,20 @@
 /* clang drops a bound that it can prove, the verifier needs it: hide the value from clang first. */
 #define forget(x) asm volatile("" : "+r"(x))
 
-static u64 register_at(struct pt_regs *ctx, u32 offset)
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+
+static bool wants(enum wanted what)
 {
-    u64 value = 0;
-    bpf_probe_read_kernel(&value, sizeof value, (void *)ctx + (offset & 0x1ff));
-    return value;
+    u64 wanted;
+    asm volatile("%0 = " STRING(WANTED_MARK) " ll" : "=r"(wanted));
+    return wanted & what;
 }
 
 static u64 read_argument(struct pt_regs *ctx, struct argument *a)
 {
     u64 value = a->offset;
-    if (a->how == HOW_REGISTER) value = register_at(ctx, a->reg);
+    if (a->how == HOW_REGISTER) value = argument_register(ctx, a->reg);
     if (a->how == HOW_MEMORY) {
         u64 address = register_at(ctx, a->reg) + a->offset;
         if (a->scale) address += register_at(ctx, a->index) * a->scale;
@@ -44,7 +47,7 @@ static u16 read_arguments(struct pt_regs *ctx, struct site *s, struct counters *
         if (!a->is_string) {
             forget(slot);
             arg[slot & (ARGS - 1)] = value;
-        } else if (text) {
+        } else if (wants(WANT_TEXT) && text) {
             u64 max = a->max;
             forget(slot);
             forget(max);

@@ -16,7 +16,15 @@
 #define TRACEPAR 0x7261706563617274ULL
 #define ENT_EQUALS 0x3d746e65
 
-static u64 random64(void) { return (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32(); }
+/* xoroshiro128++ 1.0 (Blackman and Vigna, 2019), seeded by the kernel once a thread: a helper's call for each id is dear. No id is 0. */
+static u64 random64(struct thread *t)
+{
+    u64 a = t->random[0], b = t->random[1], sum = a + b, made = (sum << 17 | sum >> 47) + a;
+    b ^= a;
+    t->random[0] = (a << 49 | a >> 15) ^ b ^ b << 21;
+    t->random[1] = b << 28 | b >> 36;
+    return made ? made : 1;
+}
 
 static char *scan_at(struct thread *t, u64 i)
 {
@@ -187,9 +195,9 @@ static void join_trace(struct pt_regs *ctx, struct site *s, struct counters *c, 
         f->fate = over->fate;
         return;
     }
-    f->span = random64();
-    if (s->join & JOIN_ARGUMENT && s->traceparent.how != HOW_NONE && join_argument(ctx, s, c, t, f)) {
-        if (f->fate == FATE_RECORD && over_ceiling(bpf_ktime_get_ns(), false)) f->fate = FATE_RATE_LIMITED;
+    f->span = random64(t);
+    if (wants(WANT_TRACEPARENT) && s->join & JOIN_ARGUMENT && s->traceparent.how != HOW_NONE && join_argument(ctx, s, c, t, f)) {
+        if (f->fate == FATE_RECORD && over_ceiling(false)) f->fate = FATE_RATE_LIMITED;
         return;
     }
     if (within) {
@@ -200,12 +208,12 @@ static void join_trace(struct pt_regs *ctx, struct site *s, struct counters *c, 
         return;
     }
     if (!(s->join & JOIN_OBI && join_obi(c, t, f, id))) {
-        f->trace[0] = random64();
-        f->trace[1] = random64();
+        f->trace[0] = random64(t);
+        f->trace[1] = random64(t);
         if (!(s->join & JOIN_NEW)) f->fate = FATE_SAMPLED_OUT;
     }
     /* By the trace id, so that all threads that serve one request decide alike, and as the SDKs' TraceIdRatioBased samplers do, OBI's too:
      * by the id's right half, seen as a big-endian number. */
     if (f->fate == FATE_RECORD && (!s->sample_below || f->trace[1] >> 32 > s->sample_below)) f->fate = FATE_SAMPLED_OUT;
-    if (f->fate == FATE_RECORD && over_ceiling(bpf_ktime_get_ns(), false)) f->fate = FATE_RATE_LIMITED;
+    if (f->fate == FATE_RECORD && over_ceiling(false)) f->fate = FATE_RATE_LIMITED;
 }

@@ -30,6 +30,7 @@ struct context { u64 trace[2], span; };
 /* The open calls of one thread, oldest first. */
 struct thread {
     u32 depth, stride;
+    u64 random[2];                             /* the state of `random64` */
     struct context first;                      /* of OBI's contexts: the first that was seen of its trace */
     struct frame frame[DEPTH];
     struct scanning { u64 word; u32 length, at, within, version; } scanning;

@@ -6,8 +6,8 @@
 #include <uapi/linux/ptrace.h>
 #include "record.h"
 #include "maps.bpf.h"
-#include "arguments.bpf.h"
 #include "arch.bpf.h"
+#include "arguments.bpf.h"
 #include "scope.bpf.h"
 #include "pairing.bpf.h"
 
@@ -18,13 +18,13 @@
 #define WAKE_EVERY_TEXT 256
 
 /* True when this second's records are used up. Readers race by at most a record a CPU. */
-static bool over_ceiling(u64 now, bool take)
+static bool over_ceiling(bool take)
 {
     u32 zero = 0;
     struct settings *known = settings.lookup(&zero);
     struct ceiling *used = ceiling.lookup(&zero);
     if (!known || !used || !known->records_per_second) return false;
-    u64 second = now / SECOND_NS;
+    u64 second = bpf_ktime_get_ns() / SECOND_NS;
     if (used->second != second) {
         used->second = second;
         used->records = 0;
@@ -44,7 +44,10 @@ static struct thread *this_thread(u64 id, u32 stride)
     struct thread *empty = blank_thread.lookup(&zero);
     if (!empty || threads.insert(&id, empty) < 0) return 0;
     t = threads.lookup(&id);
-    if (t) t->stride = stride;
+    if (!t) return 0;
+    t->stride = stride;
+    t->random[0] = (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
+    t->random[1] = (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1;    /* one that is not 0 */
     return t;
 }
 
@@ -62,7 +65,7 @@ static struct text *text_for(u64 span, struct counters *c)
 static struct text *text_of(struct site *s, struct counters *c, struct frame *f)
 {
     u64 span = f->span;
-    if (!s->has_text) return 0;
+    if (!wants(WANT_TEXT) || !s->has_text) return 0;
     if (f->has_text) return texts.lookup(&span);
     struct text *text = text_for(span, c);
     f->has_text = text != 0;
@@ -88,19 +91,20 @@ static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 
 
 #include "keyed.bpf.h"
 
-static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id)
+/* True when a frame was opened. */
+static bool enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id)
 {
     struct thread *t = this_thread(id, s->stride);
     if (!t) {
         lock_xadd(&c->map_full, 1);
-        return;
+        return false;
     }
     u64 sp = PT_REGS_SP(ctx);
     if (t->depth) settle(ctx, t, s, sp);
     u32 depth = t->depth;
     if (depth >= DEPTH) {
         lock_xadd(&c->too_deep, 1);
-        return;
+        return false;
     }
     struct frame *f = frame_at(t, depth);
     join_trace(ctx, s, c, t, f, depth ? frame_at(t, depth - 1) : 0, id);
@@ -113,24 +117,25 @@ static void enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     #pragma unroll
     for (int i = 0; i < ARGS; i++) f->arg[i] = 0;
     if (s->reads) {
-        struct text *text = s->has_text && s->mode == MODE_SPANS && f->fate == FATE_RECORD ? text_for(f->span, c) : 0;
+        struct text *text = wants(WANT_TEXT) && s->has_text && s->mode == MODE_SPANS && f->fate == FATE_RECORD ? text_for(f->span, c) : 0;
         f->has_text = text != 0;
         f->flags |= read_arguments(ctx, s, c, f->arg, text);
     }
-    if (s->keyed) {
+    if (wants(WANT_KEYS) && s->keyed) {
         begin_keyed(ctx, s, c, t, f, id);
-        return;
+        return false;
     }
     t->depth = depth + 1;
     lock_xadd(&c->in_flight, 1);
     f->start_ktime_ns = bpf_ktime_get_ns();          /* last: our own time is not the target's */
+    return true;
 }
 
 #include "histogram.bpf.h"
 
 static bool record(struct thread *t, struct site *s, struct counters *c, struct frame *f, u64 id, u64 duration)
 {
-    if (!s->has_text) {
+    if (!wants(WANT_TEXT) || !s->has_text) {
         struct call *r = records.ringbuf_reserve(sizeof *r);
         if (!r) return false;
         fill(r, t, f, id, duration);
@@ -150,7 +155,7 @@ static bool record(struct thread *t, struct site *s, struct counters *c, struct 
 
 static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id, u64 now)
 {
-    if (s->keyed) {
+    if (wants(WANT_KEYS) && s->keyed) {
         end_keyed(ctx, s, c, id, now);
         return;
     }
@@ -171,7 +176,7 @@ static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     if (s->mode == MODE_SPANS) {
         if (duration < s->min_duration_ns) lock_xadd(&c->too_short, 1);
         else if (f->fate == FATE_SAMPLED_OUT) lock_xadd(&c->sampled_out, 1);
-        else if (f->fate == FATE_RATE_LIMITED || over_ceiling(now, true)) lock_xadd(&c->rate_limited, 1);
+        else if (f->fate == FATE_RATE_LIMITED || over_ceiling(true)) lock_xadd(&c->rate_limited, 1);
         else {
             if (f->from_obi) check_obi(f, id);
             if (s->reads) f->flags |= read_arguments(ctx, s, c, f->arg, text_of(s, c, f));
@@ -183,24 +188,41 @@ static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     trim(t);
 }
 
-int on_site(struct pt_regs *ctx)
+/* True when the hit has opened a frame. */
+static bool hit(struct pt_regs *ctx, u32 row)
 {
-    u64 now = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid();
-    u32 row = bpf_get_attach_cookie(ctx);
     struct site *s = sites.lookup(&row);
-    if (!s || s->role == ROLE_OFF) return 0;
+    if (!s || s->role == ROLE_OFF) return false;
+    bool ends = wants(WANT_CALLS) && (s->role == ROLE_RETURN || s->role == ROLE_LAST);
+    u64 now = ends ? bpf_ktime_get_ns() : 0;         /* first: our own time is not the target's */
+    u64 id = bpf_get_current_pid_tgid();
     struct counters *c = counters_of(s->stride, s->probe);
-    if (!c) return 0;
+    if (!c) return false;
     if (!in_scope(s, id >> 32)) {
         lock_xadd(&c->filtered, 1);
-        return 0;
+        return false;
     }
-    if (s->role == ROLE_RETURN || s->role == ROLE_LAST) leave(ctx, s, c, id, now);
-    else {
-        lock_xadd(&c->entries, 1);
-        if (s->role == ROLE_ENTER) enter(ctx, s, c, id);
+    if (ends) {
+        leave(ctx, s, c, id, now);
+        return false;
     }
+    lock_xadd(&c->entries, 1);
+    return wants(WANT_CALLS) && s->role == ROLE_ENTER && enter(ctx, s, c, id);
+}
+
+int on_site(struct pt_regs *ctx)
+{
+    hit(ctx, bpf_get_attach_cookie(ctx));
     return 0;
+}
+
+/* A function's entry and return by one link (uprobe_multi's session form); the cookie has a row for each. For a call that has opened no
+ * frame, being out of scope or without room, the entry returns 1, and the kernel sets no return probe up: what is not ours pays half. */
+int on_session(struct pt_regs *ctx)
+{
+    u64 rows = bpf_get_attach_cookie(ctx);
+    bool returns = bpf_get_func_ip(ctx) != PT_REGS_IP(ctx);
+    return !hit(ctx, returns ? rows >> 32 : rows);
 }
 
 /* sched_process_exit, in the thread that ends: by exit, by a signal, or because another thread called execve. */

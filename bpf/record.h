@@ -24,6 +24,10 @@ enum keyed { KEYED_NOT, KEYED_NUMBER, KEYED_STRING };
 /* Where a call may find the trace that it belongs to, in this order; bits of `join`. */
 enum join { JOIN_ARGUMENT = 1, JOIN_ENCLOSING = 2, JOIN_OBI = 4, JOIN_NEW = 8 };
 
+/* What the plan at hand wants of the program. The loader puts it in as a constant, so that the verifier neither follows nor keeps the rest. */
+enum wanted { WANT_CALLS = 1, WANT_TEXT = 2, WANT_TRACEPARENT = 4, WANT_KEYS = 8 };
+#define WANTED_MARK 0x3a6465746e61773a   /* stands in the image where the constant goes */
+
 /* How to read one argument; `slot` is where the value goes. Offsets of registers are into struct pt_regs. */
 struct argument {
     __u8 how, size, is_signed, is_string;

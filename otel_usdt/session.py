@@ -71,7 +71,17 @@ def possible_cpus() -> int:
     return int(Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]) + 1
 
 
-def attach_all(plan: Plan, loaded: image.Loaded, layout: Layout, cleanup: ExitStack) -> int:
+def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
+    """Load what a plan for a configuration of these words wants most likely, while the planner works. A wrong guess costs time alone."""
+    words = {"text": "string", "traceparent": "traceparent", "keys": "key"}
+    wanted = rows.WANTS["calls"] + sum(rows.WANTS[name] for name, word in words.items() if word in config)
+    if "function" in config and by.session:
+        loaded.program("on_session", syscalls.BPF_TRACE_UPROBE_SESSION, rows.WANTS["calls"])
+    if "enter" in config or ("function" in config and not by.session):
+        loaded.program("on_site", syscalls.BPF_TRACE_UPROBE_MULTI if by.multi else 0, wanted)
+
+
+def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout, cleanup: ExitStack) -> int:
     """Rows, scope, tracepoints, then every site; then all is switched on at once. Returns how many sites; `cleanup` detaches them.
 
     Attaching and detaching take their time, in which an entry without its return would be heard, or a return without its entry. So
@@ -101,8 +111,9 @@ def attach_all(plan: Plan, loaded: image.Loaded, layout: Layout, cleanup: ExitSt
         path = f"/proc/self/fd/{files[site.binary]}"
         # Into the page cache first: where it must read the page itself, 6.18 warns on ext4, and a host may panic on a warning.
         os.pread(files[site.binary], 16, site.file_offset)
-        places.append(attach.Place(path, site.file_offset, site.uretprobe, site.semaphore_offset, cookie, pid, site.probe))
-    for link in attach.attach_uprobes(loaded, places):  # one by one: what is on when the next one fails is detached too
+        where = path, site.file_offset, site.uretprobe, site.semaphore_offset
+        places.append(attach.Place(*where, cookie, pid, site.span, rows.wanted(plan, site), site.probe))
+    for link in attach.attach_uprobes(loaded, by, places):  # one by one: what is on when the next one fails is detached too
         links.append(link)
     cleanup.callback(switch, "last", "return")
     cleanup.callback(switch, "off", "enter", "point")
@@ -194,15 +205,16 @@ def answer(message: dict[str, Any], watch: scope.Watch, pipe: channel.Channel) -
         pipe.send({"resources": told}, patience_s=ANSWER_PATIENCE_S)
 
 
-def run_session(planner: Callable[[], Plan], pipeline: Pipeline, signals: socket.socket) -> int:
+def run_session(config: str, planner: Callable[[], Plan], pipeline: Pipeline, signals: socket.socket) -> int:
     """One session, from the planner's answer to the last exported span. Returns the exit code."""
     with ExitStack() as stack:
         stack.callback(lambda: pipeline.finish())
         cpus = possible_cpus()
         made, _ = image.find_image(say)
-        usual = map_sizes(USUAL, Limits(), cpus, USUAL_SITES)
-        loaded = image.load(made, usual)  # the verifier's 0.1 s pass while the planner works
+        usual, by = map_sizes(USUAL, Limits(), cpus, USUAL_SITES), attach.way()
+        loaded = image.load(made, usual)
         stack.callback(lambda: loaded.close())
+        verify_likely(config, loaded, by)
         plan = planner()
         if plan.pipeline_user != UNPRIVILEGED:
             pipeline.finish()
@@ -218,7 +230,7 @@ def run_session(planner: Callable[[], Plan], pipeline: Pipeline, signals: socket
             smaller.close()
         pipeline.hand(what_to_hand(plan, loaded, cpus, stack))
         with ExitStack() as attached:
-            sites = attach_all(plan, loaded, layout, attached)
+            sites = attach_all(plan, loaded, by, layout, attached)
             pipeline.attached(sites)
             print("attached", file=sys.stderr, flush=True)
             reason = hold(plan, loaded, pipeline, signals)

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipeline = Pipeline(UNPRIVILEGED)
         from otel_usdt.session import run_session  # now: its imports take as long as theirs
 
-        return run_session(planner, pipeline, signals)
+        return run_session(config, planner, pipeline, signals)
     except OtelUsdtError as error:
         say(error.told())
         return error.exit_code

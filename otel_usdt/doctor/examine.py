@@ -40,6 +40,7 @@ def examine() -> Report:
         kernel.btf(),
         *asked,
         tried.uprobe_multi(ours),
+        tried.uprobe_session(ours),
         tried.tracefs(ours),
         host.bpffs(),
         rights.capabilities(ours, why_admin),

@@ -22,11 +22,9 @@ from otel_usdt.probes.attach import uprobe_pmu
 from otel_usdt.probes.tracepoints import TRACEFS, process_tracepoints
 
 # Instructions (include/uapi/linux/bpf.h): opcode, registers, offset, immediate.
-_RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
-_READ_COOKIE = struct.pack("<BBhi", 0x85, 0, 0, 174) + _RETURN_0  # helper 174: bpf_get_attach_cookie
+_READ_COOKIE = struct.pack("<BBhi", 0x85, 0, 0, 174) + syscalls.RETURN_0  # helper 174: bpf_get_attach_cookie
 ARRAY = {"map_type": 2, "key_size": 4, "value_size": 8, "max_entries": 1, "map_flags": 0}
 _SOFTWARE, _DUMMY = 1, 9  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY
-_UPROBE_MULTI = 48  # BPF_TRACE_UPROBE_MULTI, since 6.6
 SELF = Path("/proc/self/exe")
 
 
@@ -87,7 +85,7 @@ def program(rights: Rights) -> Check:
     """A program of the kind that uprobes run."""
 
     def act() -> str:
-        with _open(syscalls.load_program("kprobe", _RETURN_0, "doctor")):
+        with _open(syscalls.load_program("kprobe", syscalls.RETURN_0, "doctor")):
             return "loaded a program"
 
     return attempt("BPF program", rights, act, "a kernel with CONFIG_BPF_EVENTS is needed")
@@ -132,18 +130,19 @@ def uprobe_multi(rights: Rights) -> Check:
     name = "uprobe_multi"
     if not rights.can_try:
         return not_tried(name)
-    code, licence = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0)), ctypes.create_string_buffer(b"GPL")
-    path, offset = _own_entry()
-    offsets = ctypes.create_string_buffer(struct.pack("<Q", offset))
-    head = (syscalls.PROGRAM_TYPES["kprobe"], 2, ctypes.addressof(code), ctypes.addressof(licence))
-    load = struct.pack("<IIQQ20x4x16s4xI", *head, b"doctor", _UPROBE_MULTI)  # no log, no flags, no network interface
-    try:
-        with _open(syscalls.bpf(syscalls.PROG_LOAD, load)) as loaded:
-            where = (ctypes.addressof(path), ctypes.addressof(offsets), 0, 0, 1, 0, os.getpid())
-            with _open(syscalls.bpf(syscalls.LINK_CREATE, struct.pack("<IIIIQQQQIII4x", loaded, 0, _UPROBE_MULTI, 0, *where))):
-                return Check(name, "ok", "there")
-    except OSError as error:
-        return Check(name, "ok", f"not in this kernel ({error.strerror}): one perf event a probe does the same")
+    if syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_MULTI):
+        return Check(name, "ok", "there: many probes attach and detach as one")
+    return Check(name, "ok", "not in this kernel: one perf event a probe does the same, and takes 0.1 s each to detach")
+
+
+def uprobe_session(rights: Rights) -> Check:
+    """One link for entry and return, where the entry decides whether there will be a return probe."""
+    name = "uprobe session"
+    if not rights.can_try:
+        return not_tried(name)
+    if syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_SESSION):
+        return Check(name, "ok", "there: calls outside the scope pay for no return probe")
+    return Check(name, "ok", "not in this kernel: calls outside the scope pay for entry and return")
 
 
 def tracefs_is_mounted() -> bool:

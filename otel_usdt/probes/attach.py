@@ -1,4 +1,4 @@
-"""Attach the loaded program to probe sites and tracepoints, each with its cookie: by uprobe_multi, else by perf_event_open(2).
+"""Attach the loaded programs to probe sites and tracepoints, each with its cookie: by uprobe_multi, else by perf_event_open(2).
 
 Every link is a descriptor; closing it detaches, so the death of the process that holds them detaches everything.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from otel_usdt.errors import KernelRefused, NotPermitted, OtelUsdtError, TargetNotFound
 from otel_usdt.probes import syscalls
-from otel_usdt.probes.image import ON_SITE_MULTI, Loaded
+from otel_usdt.probes.image import Loaded
 from otel_usdt.probes.tracepoints import Tracepoint
 
 UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe/type")
@@ -35,11 +36,25 @@ def uprobe_pmu() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One uprobe or uretprobe at a file offset of the file that `path` opens.
+class Way:
+    """Which links of many uprobes this kernel has: `multi` of entries or of returns, `session` of functions with both."""
 
-    `semaphore` is the file offset of the USDT semaphore, which the kernel then raises and lowers itself (ref_ctr_offset). `pid` is one
-    process (all its threads), or EVERY_PROCESS that maps the file. `what` names the probe in errors.
+    multi: bool
+    session: bool
+
+
+def way() -> Way:
+    """Found by trying, not by version."""
+    return Way(syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_MULTI), syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_SESSION))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One uprobe or uretprobe, at a file offset of the file that `path` opens.
+
+    `semaphore` is the file offset of the USDT semaphore, which the kernel then raises and lowers itself (ref_ctr_offset). `cookie` is the
+    number of its row. `pid` is one process (all its threads), or EVERY_PROCESS that maps the file. A function's entry and return are of one
+    `span` and at one offset. `wanted` is what the program there must be able to do; `what` names the probe in errors.
     """
 
     path: str
@@ -48,41 +63,84 @@ class Place:
     semaphore: int
     cookie: int
     pid: int
+    span: int
+    wanted: int
     what: str
 
 
-def attach_uprobes(loaded: Loaded, places: Iterable[Place]) -> Iterator[int]:
-    """Attach in the order given; yields the links: one for many places where the kernel has uprobe_multi, else one each.
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What one link can hold."""
 
-    It matters most at the end: closing a link waits out a kernel grace period under a global lock, 0.1 s each.
+    program: str
+    attach_type: int
+    wanted: int
+    path: str
+    pid: int
+    uretprobe: bool
+
+
+def attach_uprobes(loaded: Loaded, by: Way, places: Sequence[Place]) -> Iterator[int]:
+    """Yields the links: one for many places where the kernel has uprobe_multi, else one each.
+
+    It matters most at the end: closing a link waits out a kernel grace period under a global lock, 0.1 s each. A session link is for
+    functions alone: its return probe overwrites what is on top of the stack, which is the return address at a function's entry only, and
+    the kernel sets it up as well where it does not ask the program (a child of vfork).
     """
-    multi = loaded.programs.get(ON_SITE_MULTI)
-    if multi is None:
-        pmu = uprobe_pmu()
+    if not by.multi:
+        pmu, wanted = uprobe_pmu(), _all_wanted(places)
         for place in places:
-            yield _attach_one(loaded.programs["on_site"], pmu, place)
+            yield _attach_one(loaded.program("on_site", 0, wanted), pmu, place)
         return
-    for _, group in groupby(places, lambda place: (place.path, place.pid, place.uretprobe)):
-        yield from _attach_many(multi, list(group))
+    functions, others = _functions(places) if by.session else ([], list(places))
+    forms = (("on_site", syscalls.BPF_TRACE_UPROBE_MULTI, others), ("on_session", syscalls.BPF_TRACE_UPROBE_SESSION, functions))
+    groups: dict[_Kind, list[Place]] = {}
+    for program, attach_type, held in forms:
+        wanted = _all_wanted(held)
+        for place in held:
+            groups.setdefault(_Kind(program, attach_type, wanted, place.path, place.pid, place.uretprobe), []).append(place)
+    for kind, group in groups.items():
+        yield from _attach_many(loaded, kind, group)
 
 
-def _attach_many(program: int, places: list[Place]) -> Iterator[int]:
-    first = places[0]
+def _all_wanted(places: Sequence[Place]) -> int:
+    return reduce(or_, (place.wanted for place in places), 0)
+
+
+def _functions(places: Sequence[Place]) -> tuple[list[Place], list[Place]]:
+    """Entries that have a return probe, each with both rows in its cookie (entry | return << 32); and all other places."""
+    returns: dict[tuple[int, str, int, int], list[Place]] = {}
+    for place in places:
+        if place.uretprobe:
+            returns.setdefault((place.span, place.path, place.offset, place.pid), []).append(place)
+    functions, others = [], []
+    for place in places:
+        if place.uretprobe:
+            continue
+        if own := returns.get((place.span, place.path, place.offset, place.pid)):
+            functions.append(replace(place, cookie=place.cookie | own.pop().cookie << 32))
+        else:
+            others.append(place)
+    return functions, [*(place for left in returns.values() for place in left), *others]
+
+
+def _attach_many(loaded: Loaded, kind: _Kind, places: list[Place]) -> Iterator[int]:
     try:
         yield syscalls.link_uprobes(
-            program,
-            first.path,
+            loaded.program(kind.program, kind.attach_type, kind.wanted),
+            kind.attach_type,
+            kind.path,
             [place.offset for place in places],
             [place.semaphore for place in places],
             [place.cookie for place in places],
-            uretprobe=first.uretprobe,
-            pid=0 if first.pid == EVERY_PROCESS else first.pid,
+            uretprobe=kind.uretprobe,
+            pid=0 if kind.pid == EVERY_PROCESS else kind.pid,
         )
     except OSError as error:
         if len(places) == 1:
-            raise _explain(error, first.what, first.pid) from error
+            raise _explain(error, places[0].what, kind.pid) from error
         for place in places:  # all or none: only by trying each is it known which one the kernel refuses
-            yield from _attach_many(program, [place])
+            yield from _attach_many(loaded, kind, [place])
 
 
 def _attach_one(program: int, pmu: int, place: Place) -> int:

@@ -16,12 +16,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = {"on_site": "kprobe", "on_fork": "tracepoint", "on_free": "tracepoint", "on_exit": "tracepoint", "on_exec": "tracepoint"}
+PROGRAMS = {
+    "on_site": "kprobe", "on_session": "kprobe",
+    "on_fork": "tracepoint", "on_free": "tracepoint", "on_exit": "tracepoint", "on_exec": "tracepoint",
+}  # fmt: skip
 MAPS = (
     "sites", "counters", "histogram", "ladders", "losses", "settings", "ceiling", "scope", "threads", "texts", "blank_thread", "blank_text",
     "contexts", "records", "text_records",
 )  # fmt: skip
 LD_IMM64, PSEUDO_MAP_FD = 0x18, 1  # include/uapi/linux/bpf.h
+WANTED_MARK = b":wanted:"  # bpf/record.h
 INSTRUCTION = struct.Struct("<BBhi")
 
 
@@ -41,14 +45,16 @@ def shape(fd: int) -> dict[str, int]:
 
 
 def program_of(code: bytes, map_of: dict[int, str]) -> dict[str, Any]:
-    """Instructions with the map descriptors taken out, and where they go: [byte offset, map name]."""
-    text, uses = bytearray(code), []
+    """Instructions with the map descriptors taken out; where they go, as [byte offset, map name], and where what the plan wants goes."""
+    text, uses, wanted = bytearray(code), [], []
     for at in range(0, len(text), 8):
         operation, registers, _, value = INSTRUCTION.unpack_from(text, at)
         if operation == LD_IMM64 and registers >> 4 == PSEUDO_MAP_FD:
             uses.append([at, map_of[value]])
             struct.pack_into("<i", text, at + 4, 0)
-    return {"code": base64.b64encode(text).decode(), "uses": uses}
+        elif operation == LD_IMM64 and text[at + 4 : at + 8] + text[at + 12 : at + 16] == WANTED_MARK:
+            wanted.append(at)
+    return {"code": base64.b64encode(text).decode(), "uses": uses, "wanted": wanted}
 
 
 def compile_image(folder: Path) -> dict[str, Any]:

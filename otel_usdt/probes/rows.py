@@ -25,6 +25,7 @@ SCOPES = {"binary": 0, "pid": 1, "tree": 2}
 BINDINGS = {"loose": 0, "body": 1, "activation": 2}
 MODES = {"count": 0, "histogram": 1, "spans": 2}
 KEYS = {"number": 1, "string": 2}
+WANTS = {"calls": 1, "text": 2, "traceparent": 4, "keys": 8}
 JOINS = {"argument": 1, "enclosing": 2, "obi": 4, "new": 8}
 
 # Byte offsets into struct pt_regs (arch/x86/include/uapi/asm/ptrace.h) and struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h).
@@ -53,6 +54,18 @@ def argument_row(argument: Argument, machine: str) -> bytes:
 def ladder_row(bounds: Bounds) -> bytes:
     """One struct ladder."""
     return b"".join(STEP.pack(*step) for step in steps(uppers(bounds)))
+
+
+def wanted(plan: Plan, site: Site) -> int:
+    """What the program at that site must be able to do; 0: to count."""
+    span = plan.spans[site.span]
+    has = {
+        "calls": site.role != "point",
+        "text": any(attribute.string for attribute in span.attributes),
+        "traceparent": site.traceparent is not None,
+        "keys": span.key is not None,
+    }
+    return sum(WANTS[name] for name, there in has.items() if there)
 
 
 def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: KernelRole | None = None) -> bytes:

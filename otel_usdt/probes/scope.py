@@ -39,7 +39,7 @@ def follow(plan: Plan, loaded: Loaded, links: list[int]) -> None:
     if trees:
         wanted |= {"on_fork": "sched_process_fork", "on_free": "sched_process_free"}
     for program, point in wanted.items():
-        links.append(attach.attach_tracepoint(loaded.programs[program], points[point]))
+        links.append(attach.attach_tracepoint(loaded.program(program), points[point]))
     _add_living(plan, loaded)
 
 

@@ -19,9 +19,10 @@ OBJ_GET, OBJ_GET_INFO_BY_FD, BTF_LOAD, LINK_CREATE = 7, 15, 18, 28
 LRU_HASH, ARRAY_OF_MAPS = 9, 12  # map types
 BPF_F_RDONLY = 8
 PROGRAM_TYPES = {"kprobe": 2, "tracepoint": 5}
-BPF_PERF_EVENT, BPF_TRACE_UPROBE_MULTI = 41, 48  # attach types
+BPF_PERF_EVENT, BPF_TRACE_UPROBE_MULTI, BPF_TRACE_UPROBE_SESSION = 41, 48, 57  # attach types
 PERF_TYPE_TRACEPOINT = 2
 PERF_FLAG_FD_CLOEXEC = 8
+RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # the shortest program
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 
 
@@ -142,25 +143,42 @@ def link(program_fd: int, event_fd: int, cookie: int) -> int:
 
 
 def link_uprobes(
-    program_fd: int, path: str, offsets: list[int], semaphores: list[int], cookies: list[int], *, uretprobe: bool, pid: int
+    program_fd: int,
+    attach_type: int,
+    path: str,
+    offsets: list[int],
+    semaphores: list[int],
+    cookies: list[int],
+    *,
+    uretprobe: bool,
+    pid: int,
 ) -> int:
-    """BPF_LINK_CREATE with many uprobes of one file (kernel 6.6); closing the link detaches all. `pid` 0: every process that maps it."""
+    """BPF_LINK_CREATE with many uprobes of one file; closing the link detaches all. `pid` 0: every process that maps it.
+
+    BPF_TRACE_UPROBE_MULTI (kernel 6.6) makes entry or return probes; BPF_TRACE_UPROBE_SESSION (6.13) both at each place.
+    """
     name = ctypes.create_string_buffer(path.encode())
     arrays = [(ctypes.c_uint64 * len(offsets))(*values) for values in (offsets, semaphores, cookies)]
     places = (ctypes.addressof(name), *map(ctypes.addressof, arrays))
-    head = (program_fd, 0, BPF_TRACE_UPROBE_MULTI, 0)
+    head = (program_fd, 0, attach_type, 0)
     return bpf(LINK_CREATE, struct.pack("<IIIIQQQQIII4x", *head, *places, len(offsets), int(uretprobe), pid))
 
 
-def takes_uprobe_multi(program_fd: int) -> bool:
-    """Does this kernel link a program with that attach type? Before 6.6 it loads one, for it does not look at the type, and links none.
+def takes_uprobe_links(attach_type: int) -> bool:
+    """Does this kernel link uprobes by that attach type? One that does not may still load a program of that type, without a look at it.
 
     Tried with a folder for the file: a kernel that knows the type says EBADF (kernel/trace/bpf_trace.c, bpf_uprobe_multi_link_attach).
     """
     try:
-        os.close(link_uprobes(program_fd, "/", [0], [0], [0], uretprobe=False, pid=0))
+        program = load_program("kprobe", RETURN_0, "probe", attach_type)
+    except OSError:
+        return False
+    try:
+        os.close(link_uprobes(program, attach_type, "/", [0], [0], [0], uretprobe=False, pid=0))
     except OSError as error:
         return error.errno not in (errno.EINVAL, errno.EOPNOTSUPP)
+    finally:
+        os.close(program)
     return True
 
 

@@ -1,4 +1,5 @@
-"""Kernels before 6.6 have no uprobe_multi: there each probe is a perf event. The same sessions by that way, forced on this kernel."""
+"""Kernels before 6.13 have no uprobe sessions, and before 6.6 no uprobe_multi: there entry and return are links of their own, and
+there each probe is a perf event. The same sessions by those ways, forced on this kernel."""
 
 from __future__ import annotations
 
@@ -16,34 +17,51 @@ from tests.kernel.session import Session
 
 pytestmark = pytest.mark.kernel
 
-# The supervisor on a kernel that loads a program of the attach type for uprobe_multi, and links none: 6.1 does so. The command that
-# the tests' Session appends is `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
+# The supervisor on a kernel that loads programs of the attach types for uprobe_multi, and does not link them all: 6.1 links none. The
+# command that the tests' Session appends is `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
 AN_OLDER_KERNEL = """
 import errno, os, sys
 from otel_usdt import supervisor
 from otel_usdt.probes import syscalls
 
-def link_uprobes_as_before_6_6(*arguments, **named):
-    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+link_uprobes = syscalls.link_uprobes
 
-syscalls.link_uprobes = link_uprobes_as_before_6_6
+def link_uprobes_as_it_was(program, attach_type, *arguments, **named):
+    if str(attach_type) in sys.argv[1].split(","):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return link_uprobes(program, attach_type, *arguments, **named)
+
+syscalls.link_uprobes = link_uprobes_as_it_was
 sys.exit(supervisor.main([sys.argv[-1]]))
 """
-THROUGH = (sys.executable, "-P", "-c", AN_OLDER_KERNEL)
+REFUSED = {"6.1": "48,57", "6.6": "57"}  # attach types: BPF_TRACE_UPROBE_MULTI, BPF_TRACE_UPROBE_SESSION
 FUNCTIONS = ("outer", "middle", "leaf", "descend", "thrower", "tail_outer", "tail_middle", "tail_leaf")
 
 
-def spans(otel_usdt: Commands, pid: int, *probes: dict[str, str], scope: str = "pid") -> Session:
-    """A session by perf events: it holds one for each end of each probe, and no link for many."""
-    session = otel_usdt.run({"targets": [{"select": {"pid": pid}, "scope": scope, "spans": list(probes)}]}, through=THROUGH)
-    held = supervisor(session).descriptors()
-    assert sum("bpf_link" in one or "bpf-link" in one for one in held) >= 2 * len(probes)
+def on_kernel(version: str) -> tuple[str, ...]:
+    """What to start a command through, so that it finds what that kernel has."""
+    return (sys.executable, "-P", "-c", AN_OLDER_KERNEL, REFUSED[version])
+
+
+def links(session: Session) -> int:
+    """How many the supervisor holds."""
+    return sum("bpf_link" in one or "bpf-link" in one for one in supervisor(session).descriptors())
+
+
+def spans(otel_usdt: Commands, pid: int, *probes: dict[str, str], scope: str = "pid", version: str = "6.1") -> Session:
+    """A session as on that kernel: before 6.6 it holds a link for each end of each probe."""
+    session = otel_usdt.run({"targets": [{"select": {"pid": pid}, "scope": scope, "spans": list(probes)}]}, through=on_kernel(version))
+    if version == "6.1":
+        assert links(session) >= 2 * len(probes)
+    else:
+        assert links(session) == 4  # entries, returns, and the tracepoints of a thread's and a program's end
     return session
 
 
-def test_pairing_is_exact_by_perf_events_too(workload: Workload, otel_usdt: Commands) -> None:
+@pytest.mark.parametrize("version", REFUSED)
+def test_pairing_is_exact_on_older_kernels_too(workload: Workload, otel_usdt: Commands, version: str) -> None:
     """Nested, recursive, unwound and tail calls: the counts and depths that the program makes."""
-    session = spans(otel_usdt, workload.pid, *({"function": name} for name in FUNCTIONS))
+    session = spans(otel_usdt, workload.pid, *({"function": name} for name in FUNCTIONS), version=version)
     workload.run("outer 101")
     workload.run("descend 7 60")
     workload.run("thrower 11 5")  # and a leaf
@@ -99,7 +117,7 @@ def test_kernel_without_uprobe_events(workload: Workload, otel_usdt: Commands, t
     empty.mkdir()
     hidden = ("unshare", "-m", "sh", "-c", f'mount --bind {empty} /sys/bus/event_source/devices && exec "$@"', "sh")
     config = otel_usdt.write({"targets": [{"select": {"pid": workload.pid}, "spans": [{"function": "leaf"}]}]})
-    told = otel_usdt.start("run", config, through=(*hidden, *THROUGH)).wait()
+    told = otel_usdt.start("run", config, through=(*hidden, *on_kernel("6.1"))).wait()
     message, _, remedy = told.stderr.partition("\n  remedy: ")
     assert told.exit_code == 5
     assert "no uprobe PMU: /sys/bus/event_source/devices/uprobe/type cannot be read" in message

@@ -65,7 +65,7 @@ def test_pair_that_was_begun_before_the_attach_is_orphaned(workload: Workload, o
 def test_ledger_closes_at_every_look(workload: Workload, otel_usdt: Commands) -> None:
     """Read twenty times a second while five threads call as fast as they can: each time every call is in exactly one count."""
     session = otel_usdt.attached("trace", "-p", workload.pid, "--json", "--interval", "50ms", "func:call_leaf", "func:leaf")
-    workload.run("threads 5 60013")
+    workload.run("threads 5 120011")
     told = session.stop()
     looks = [line["ledger"] for line in told.lines if "ledger" in line]
     assert len(looks) > 5
@@ -73,7 +73,7 @@ def test_ledger_closes_at_every_look(workload: Workload, otel_usdt: Commands) ->
         check_closed(ledger)
     entries = [ledger["leaf"]["entries"] for ledger in looks]
     assert entries == sorted(entries)
-    assert entries[-1] == 5 * 60013
+    assert entries[-1] == 5 * 120011
     assert len(set(entries)) > 3  # several looks fell into the midst of the calls
 
 

@@ -62,7 +62,7 @@ def test_without_root_it_says_what_it_could_not_try() -> None:
     """As nobody the privileged checks are not tried, and say so; nothing is called broken that was not tried."""
     code, checks, profile = doctor(code=AS_NOBODY)
     assert code == 0
-    for name in ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "tracefs"):
+    for name in ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "uprobe session", "tracefs"):
         assert (checks[name].status, checks[name].found) == ("warn", NEEDS_ROOT)
     assert checks["capabilities"].status == "warn"
     assert profile["capabilities_held"] == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otel_usdt import ladder, plan
-from otel_usdt.probes import rows
+from otel_usdt.probes import compiler, rows
 from otel_usdt.stream import records
 from tests.unit.layout import Field, record_layout, registers
 
@@ -99,14 +99,15 @@ def test_enumerators_are_the_same_on_both_sides(enum: str, python: dict[str, int
 
 def test_no_enumeration_is_left_out() -> None:
     """A new enum in the header must be compared above, and a word that plans may use has its number."""
-    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "keyed", "join", "binding", "call_flag"}
+    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "keyed", "join", "binding", "wanted", "call_flag"}
     assert (len(rows.ROLES), len(rows.HOWS), len(rows.SCOPES), len(rows.MODES), len(rows.BINDINGS)) == (5, 3, 3, 3, 3)
 
 
 def test_constants_are_the_same_on_both_sides() -> None:
-    """How many integers and strings a record carries, how long a string is, and how many buckets there are."""
+    """How many integers and strings a record carries, how long a string is, how many buckets there are, and what the loader replaces."""
     assert record_layout().constants == {
         "ARGS": plan.ARGUMENT_SLOTS, "TEXTS": plan.TEXT_SLOTS, "TEXT": plan.TEXT_BYTES, "STEPS": ladder.STEPS, "READS": rows.READS,
+        "WANTED_MARK": int.from_bytes(compiler.WANTED_MARK, "little"),
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from otel_usdt.elf.locations import Location
 from otel_usdt.layout import layout_of
 from otel_usdt.plan import Argument, Attribute, Binary, Key, Plan, Site, Span, Target, Traceparent
-from otel_usdt.probes.rows import SITE_BYTES, argument_row, site_row
+from otel_usdt.probes.rows import SITE_BYTES, WANTS, argument_row, site_row, wanted
 from tests.unit.layout import record_layout
 
 SPAN = Span("query", 2, "spans", "function", "func:f", min_duration_ns=0x1122334455667788)
@@ -158,3 +158,13 @@ def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:
     rows = [site_row(PLAN, SITE, LAYOUT, 9, role=role) for role in (None, "off", "last")]
     assert [row[4] for row in rows] == [1, 0, 4]
     assert len({row[:4] + row[5:] for row in rows}) == 1
+
+
+def test_a_program_is_asked_for_no_more_than_its_sites_want() -> None:
+    """A point wants to be counted and no more; text, a traceparent and a key are wanted where they are read."""
+    assert {f"WANT_{name.upper()}": bit for name, bit in WANTS.items()} == record_layout().enums["wanted"]
+    assert wanted(PLAN, replace(SITE, role="point", span=2)) == 0
+    assert wanted(PLAN, SITE) == WANTS["calls"]
+    with_text = replace(PLAN, spans=(replace(SPAN, attributes=(Attribute("text", 0, string=True),), key=Key()),))
+    joined = replace(SITE, span=0, traceparent=Traceparent(Location("register", 8, False, "di")))
+    assert wanted(with_text, joined) == sum(WANTS.values())
