@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import otel_usdt
-from tests.bench import burst, calls, encode, growth, latency, starts
+from tests.bench import burst, calls, encode, growth, hit, latency, starts
 from tests.bench.bench import Bench
 from tests.bench.machine import machine
 from tests.bench.results import Result, Row, Spread, to_json, told
@@ -32,6 +32,7 @@ from tests.kernel.program import compile_workload
 SUITES: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
     "starts": starts.measure,
     "calls": calls.measure,
+    "hits": hit.measure,
     "encode": encode.measure,
     "burst": burst.measure,
     "latency": latency.measure,

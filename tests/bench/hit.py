@@ -10,28 +10,30 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 from otel_usdt import session
 from otel_usdt.elf.build_id import build_id
 from otel_usdt.elf.locations import Location
+from otel_usdt.layout import layout_of
 from otel_usdt.plan import Argument, Attribute, Binary, Limits, Mode, Plan, Site, Span, Target
 from otel_usdt.probes import attach, image, syscalls
 from otel_usdt.stream.records import CALL
 from otel_usdt.stream.ring import Ring
+from tests.bench.bench import Bench
+from tests.bench.results import Row, at_most
 from tests.kernel.bpftrace import interrupt
 from tests.kernel.program import symbols
 from tests.kernel.session import wait_until
 
 SOURCE = Path(__file__).with_suffix(".c")
 CALLS = {"emulated": 2000, "nested": 1000, "stepped": 200}  # a batch
-ROUNDS = 3
+ROUNDS = 5
 ATTACH_S = 0.3  # bpftrace says nothing when its return probes are on, too
 RING_BYTES = 8 << 20  # more than a run's records
 EMPTY = {"kind": "kprobe", "code": base64.b64encode(syscalls.RETURN_0).decode(), "uses": [], "wanted": []}  # a program that only returns
@@ -66,19 +68,9 @@ CASES = (
     Case("stepped", "histogram"),
     Case("stepped", "spans"),
 )
-# At most so many times bpftrace's cost, on emulated sites.
+QUICK = CASES[:3]
+# At most so many times bpftrace's cost.
 CEILINGS: dict[Mode, float] = {"count": 1.05, "histogram": 1.1, "spans": 1.3}
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Nanoseconds of CPU a call, medians."""
-
-    case: Case
-    bare_ns: float
-    empty_ns: float
-    ours_ns: float
-    bpftrace_ns: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,6 @@ class Probed:
     """Our probes on the target; `emptied` makes room in the ring, as the pipeline does all the time."""
 
     def __init__(self, loaded: image.Loaded) -> None:
-        self.loaded = loaded
         self._ring = Ring(loaded.maps["records"], RING_BYTES, CALL)
 
     def emptied(self) -> int:
@@ -159,11 +150,12 @@ class Probed:
 @contextmanager
 def ours(target: HitTarget, case: Case, made: image.Image) -> Iterator[Probed]:
     """Attached as a session does it."""
-    plan, cpus = plan_of(target, case), session.possible_cpus()
-    loaded = image.load(made, session.map_sizes(plan, cpus, len(plan.spans), len(plan.sites)))
+    plan = plan_of(target, case)
+    layout = layout_of(plan.spans)
+    loaded = image.load(made, session.map_sizes(layout, plan.limits, session.possible_cpus(), len(plan.sites)))
     try:
         with ExitStack() as stack:
-            session.attach_all(plan, loaded, attach.way(), len(plan.spans), stack)
+            session.attach_all(plan, loaded, attach.way(), layout, stack)
             yield Probed(loaded)
     finally:
         loaded.close()
@@ -214,36 +206,43 @@ def bpftrace(target: HitTarget, case: Case) -> Iterator[None]:
             interrupt(process)
 
 
-def cost(target: HitTarget, case: Case, made: image.Image, rounds: int = ROUNDS) -> Cost:
-    """All four in turn, `rounds` times; medians."""
-    taken: dict[str, list[float]] = {name: [] for name in ("bare", "empty", "ours", "bpftrace")}
-    for _ in range(rounds):
-        taken["bare"].append(target.call_ns(case.function))
-        with empty(target, case):
-            taken["empty"].append(target.call_ns(case.function))
-        with ours(target, case, made) as probed:
-            target.call_ns(case.function)
-            probed.emptied()
-            taken["ours"].append(target.call_ns(case.function))
-            assert (probed.emptied() > 0) == (case.mode == "spans")
-        with bpftrace(target, case):
-            taken["bpftrace"].append(target.call_ns(case.function))
-    return Cost(case, *(median(values) for values in taken.values()))
+def bare_ns(target: HitTarget, case: Case) -> float:
+    """A call that nobody looks at."""
+    return target.call_ns(case.function)
 
 
-def main() -> None:
-    """`python -m tests.bench.hit`: the table."""
-    made, _ = image.find_image(print)
-    with tempfile.TemporaryDirectory(prefix="otel-usdt-bench-") as folder, hit_target(Path(folder)) as target:
-        for case in CASES:
-            told = cost(target, case, made)
-            print(
-                f"{case!s:50} bare {told.bare_ns:7.1f}  empty {told.empty_ns:9.1f}"
-                f"  ours {told.ours_ns:9.1f}  bpftrace {told.bpftrace_ns:9.1f}"
-                f"  ours/bpftrace {told.ours_ns / told.bpftrace_ns:.3f}  ours/empty {told.ours_ns / told.empty_ns:.3f}",
-                flush=True,
+def empty_ns(target: HitTarget, case: Case) -> float:
+    """With a program that only returns."""
+    with empty(target, case):
+        return target.call_ns(case.function)
+
+
+def ours_ns(target: HitTarget, case: Case, made: image.Image) -> float:
+    """With ours."""
+    with ours(target, case, made) as probed:
+        took = target.call_ns(case.function)
+        assert (probed.emptied() > 0) == (case.mode == "spans")
+        return took
+
+
+def bpftrace_ns(target: HitTarget, case: Case) -> float:
+    """With bpftrace."""
+    with bpftrace(target, case):
+        return target.call_ns(case.function)
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """Two rows a case: beside bpftrace, and beside a program that only returns."""
+    made, _ = image.find_image(bench.say)
+    with hit_target(bench.folder) as target:
+        for case in QUICK if bench.quick else CASES:
+            by_us, by_none, by_bpftrace, bare = bench.interleaved(
+                str(case),
+                bench.rounds(ROUNDS),
+                partial(ours_ns, target, case, made),
+                partial(empty_ns, target, case),
+                partial(bpftrace_ns, target, case),
+                partial(bare_ns, target, case),
             )
-
-
-if __name__ == "__main__":
-    main()
+            yield Row(str(case), "ns", by_us, by_bpftrace, "bpftrace", bare, at_most(CEILINGS[case.mode]))
+            yield Row(str(case), "ns", by_us, by_none, "an empty program", bare)
