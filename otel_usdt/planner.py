@@ -7,19 +7,24 @@ and the folder where relative paths start.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from otel_usdt.config import load_config
 from otel_usdt.errors import OtelUsdtError
-from otel_usdt.plan import Plan
-from otel_usdt.planning import make_plan
+
+if TYPE_CHECKING:
+    from otel_usdt.plan import Plan
 
 
 def plan_of(text: str, source: str, folder: Path) -> Plan:
     """The plan for a configuration's text, with this process's environment."""
+    from otel_usdt.config import load_config  # heavy, and so after the collector of garbage is off
+    from otel_usdt.planning import make_plan
+
     return make_plan(load_config(text, source, os.environ), os.environ, folder)
 
 
@@ -36,5 +41,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a twentieth of what the imports take, and this process is gone before its garbage matters
     status = main(sys.argv[1:])
     os._exit(status)  # taking numpy and pydantic apart in order takes 80 ms, for which the supervisor would wait

@@ -79,6 +79,8 @@ def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
         loaded.program("on_session", syscalls.BPF_TRACE_UPROBE_SESSION, rows.WANTS["calls"])
     if "enter" in config or ("function" in config and not by.session):
         loaded.program("on_site", syscalls.BPF_TRACE_UPROBE_MULTI if by.multi else 0, wanted)
+    loaded.program("on_exit")
+    loaded.program("on_exec")
 
 
 def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout, cleanup: ExitStack) -> int:

@@ -311,7 +311,7 @@ class SpanConfig(Strict):
         default={}, description="Span attributes, by their OpenTelemetry names."
     )
     histogram: Annotated[SpanHistogramConfig, BeforeValidator(_empty_mapping)] = Field(
-        default=SpanHistogramConfig(), description="What its histogram has of its own."
+        default=SpanHistogramConfig.model_construct(), description="What its histogram has of its own."
     )
     error: ErrorConfig | None = Field(default=None, description="When the span's status is ERROR; for functions.")
     traceparent: TraceparentConfig | None = Field(default=None, description="Where a call finds the trace that it belongs to.")
@@ -337,7 +337,7 @@ class TargetConfig(Strict):
         description="Whether a file that many processes outside the scope map may be probed; they pay for every hit as well.",
     )
     capture: Annotated[CaptureConfig, BeforeValidator(_empty_mapping)] = Field(
-        default=CaptureConfig(), description="What may be read out of the target's memory."
+        default=CaptureConfig.model_construct(), description="What may be read out of the target's memory."
     )
     sample: Share = Field(default=1.0, description="Share of the traces that begin here that are recorded; histograms count every call.")
     join: Annotated[tuple[Join, ...], AfterValidator(_in_order)] = Field(
@@ -472,14 +472,14 @@ class Config(Strict):
 
     not_yet: ClassVar[tuple[str, ...]] = ("policy",)
     targets: tuple[TargetConfig, ...] = Field(min_length=1, max_length=MAX_TARGETS, description="Programs and their span probes.")
-    lease: Annotated[LeaseConfig, BeforeValidator(_empty_mapping)] = LeaseConfig()
-    budget: Annotated[BudgetConfig, BeforeValidator(_empty_mapping)] = BudgetConfig()
-    export: Annotated[ExportConfig, BeforeValidator(_empty_mapping)] = ExportConfig()
-    pipeline: Annotated[PipelineConfig, BeforeValidator(_empty_mapping)] = PipelineConfig()
-    limits: Annotated[LimitsConfig, BeforeValidator(_empty_mapping)] = LimitsConfig()
-    telemetry: Annotated[TelemetryConfig, BeforeValidator(_empty_mapping)] = TelemetryConfig()
-    histogram: Annotated[HistogramConfig, BeforeValidator(_empty_mapping)] = HistogramConfig()
-    obi: Annotated[ObiConfig, BeforeValidator(_empty_mapping)] = ObiConfig()
+    lease: Annotated[LeaseConfig, BeforeValidator(_empty_mapping)] = LeaseConfig.model_construct()
+    budget: Annotated[BudgetConfig, BeforeValidator(_empty_mapping)] = BudgetConfig.model_construct()
+    export: Annotated[ExportConfig, BeforeValidator(_empty_mapping)] = ExportConfig.model_construct()
+    pipeline: Annotated[PipelineConfig, BeforeValidator(_empty_mapping)] = PipelineConfig.model_construct()
+    limits: Annotated[LimitsConfig, BeforeValidator(_empty_mapping)] = LimitsConfig.model_construct()
+    telemetry: Annotated[TelemetryConfig, BeforeValidator(_empty_mapping)] = TelemetryConfig.model_construct()
+    histogram: Annotated[HistogramConfig, BeforeValidator(_empty_mapping)] = HistogramConfig.model_construct()
+    obi: Annotated[ObiConfig, BeforeValidator(_empty_mapping)] = ObiConfig.model_construct()
 
 
 def json_schema() -> str:
