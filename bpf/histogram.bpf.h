@@ -34,9 +34,8 @@ static void count_in(struct site *s, u32 row, u64 duration)
     if (count) lock_xadd(count, 1);
 }
 
-static void measure(struct site *s, struct counters *c, u64 duration)
+static void measure(struct counters *c, u64 duration)
 {
-    count_in(s, s->probe, duration);
     lock_xadd(&c->sum_ns, duration);
     /* Not atomic: a thread preempted between the two instructions may lose another's extreme, never a count. */
     if (duration > c->max_ns) c->max_ns = duration;

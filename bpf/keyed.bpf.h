@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#define KEY_BYTES 64              /* of a string that is a key: longer ones are told apart by so many */
+#define KEY_BYTES WORD            /* of a string that is a key: longer ones are told apart by so many */
 #define FNV_OFFSET 0xcbf29ce484222325ULL   /* FNV-1a, 64 bits (RFC 9923) */
 #define FNV_PRIME 0x100000001b3ULL
 

@@ -39,11 +39,17 @@ struct thread {
 
 struct text { char text[TEXTS][TEXT]; };
 struct ceiling { u64 second, records; };
+struct word { char text[WORD]; };
 
 BPF_TABLE("array", u32, struct site, sites, 64);                                      /* key: attach cookie */
 BPF_F_TABLE("array", u32, struct counters, counters, 64, BPF_F_MMAPABLE);             /* key: cpu * stride + probe */
 BPF_F_TABLE("array", u32, u64, histogram, 64 * 288, BPF_F_MMAPABLE);                  /* key: (cpu * rows + row) * cells + cell */
 BPF_TABLE("array", u32, struct ladder, ladders, 4);
+BPF_TABLE("array", u32, struct dimensions, dimensions, 32);                           /* key: span probe */
+BPF_TABLE("hash", struct series_key, u32, series_rows, 2);                            /* value: the row of `histogram` */
+BPF_F_TABLE("array", u32, struct series, series, 1, BPF_F_MMAPABLE);                  /* key: row - span probes */
+BPF_F_TABLE("array", u32, struct extent, extents, 32, BPF_F_MMAPABLE);                /* key: cpu * rows + row */
+BPF_TABLE("hash", u64, struct word, words, 1);                                        /* key: hash */
 BPF_F_TABLE("array", u32, struct losses, losses, 1, BPF_F_MMAPABLE);
 BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_TABLE("array", u32, struct ceiling, ceiling, 1);

@@ -90,6 +90,8 @@ static void fill(struct call *r, struct thread *t, struct frame *f, u64 id, u64 
 }
 
 #include "keyed.bpf.h"
+#include "histogram.bpf.h"
+#include "series.bpf.h"
 
 /* True when a frame was opened. */
 static bool enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 id)
@@ -121,6 +123,7 @@ static bool enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
         f->has_text = text != 0;
         f->flags |= read_arguments(ctx, s, c, f->arg, text);
     }
+    if (wants(WANT_SERIES) && s->words) read_words(ctx, s, t, f->arg);
     if (wants(WANT_KEYS) && s->keyed) {
         begin_keyed(ctx, s, c, t, f, id);
         return false;
@@ -130,8 +133,6 @@ static bool enter(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     f->start_ktime_ns = bpf_ktime_get_ns();          /* last: our own time is not the target's */
     return true;
 }
-
-#include "histogram.bpf.h"
 
 static bool record(struct thread *t, struct site *s, struct counters *c, struct frame *f, u64 id, u64 duration)
 {
@@ -172,7 +173,17 @@ static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
     u64 duration = now > f->start_ktime_ns ? now - f->start_ktime_ns : 0;
     lock_xadd(&c->calls, 1);
     lock_xadd(&c->in_flight, -1);
-    if (s->mode != MODE_COUNT) measure(s, c, duration);
+    if (s->mode != MODE_COUNT) {
+        u32 row = s->probe;
+        if (wants(WANT_SERIES) && s->apart) {
+            if (s->reads) read_arguments(ctx, s, c, f->arg, 0);
+            if (s->words) read_words(ctx, s, t, f->arg);
+            row = row_of(s, f->arg);
+            measure_series(s, row, duration);
+        }
+        count_in(s, row, duration);
+        measure(c, duration);
+    }
     if (s->mode == MODE_SPANS) {
         if (duration < s->min_duration_ns) lock_xadd(&c->too_short, 1);
         else if (f->fate == FATE_SAMPLED_OUT) lock_xadd(&c->sampled_out, 1);

@@ -10,6 +10,7 @@
 #define TEXT 256          /* bytes of each, its NUL included */
 #define STEPS 512         /* by which a duration finds its cell: eight an octave over all of u64 */
 #define READS (ARGS + TEXTS)
+#define WORD 64           /* bytes kept of a string that is a dimension, its NUL included */
 
 /* OFF: attached, but not to be heeded. LAST: a return after the last entry; it ends calls that are open, and is no orphan. */
 enum role { ROLE_OFF, ROLE_ENTER, ROLE_RETURN, ROLE_POINT, ROLE_LAST };
@@ -25,8 +26,11 @@ enum keyed { KEYED_NOT, KEYED_NUMBER, KEYED_STRING };
 enum join { JOIN_ARGUMENT = 1, JOIN_ENCLOSING = 2, JOIN_OBI = 4, JOIN_NEW = 8 };
 
 /* What the plan at hand wants of the program. The loader puts it in as a constant, so that the verifier neither follows nor keeps the rest. */
-enum wanted { WANT_CALLS = 1, WANT_TEXT = 2, WANT_TRACEPARENT = 4, WANT_KEYS = 8 };
+enum wanted { WANT_CALLS = 1, WANT_TEXT = 2, WANT_TRACEPARENT = 4, WANT_KEYS = 8, WANT_SERIES = 16 };
 #define WANTED_MARK 0x3a6465746e61773a   /* stands in the image where the constant goes */
+
+/* When a call has failed: its result compares so with a number. */
+enum when { WHEN_NEVER, WHEN_LESS, WHEN_LESS_OR_EQUAL, WHEN_EQUAL, WHEN_NOT_EQUAL, WHEN_GREATER_OR_EQUAL, WHEN_GREATER };
 
 /* How to read one argument; `slot` is where the value goes. Offsets of registers are into struct pt_regs. */
 struct argument {
@@ -56,9 +60,13 @@ struct site {
     __u32 rows;           /* of `histogram`, of one CPU */
     __u16 cells;          /* of a row */
     __u16 ladder;
+    __u16 apart;          /* it has a row of `dimensions` */
+    __u16 words;          /* of `word`, how many are in use */
+    __u32 unused;
     struct argument argument[READS];
     struct argument traceparent;      /* HOW_NONE: none */
     struct argument key;
+    struct argument word[TEXTS];      /* strings that are dimensions: their hashes go to slots of numbers */
 };
 
 enum call_flag {
@@ -112,6 +120,34 @@ struct ladder {
     struct step step[STEPS];
 };
 
+/* By what the calls of a span probe are counted apart, and the rows of `histogram` that it has for that. */
+struct dimensions {
+    __u32 first, room, used;   /* `used` is the kernel's own */
+    __u8 slots, words;         /* bits: numbers of a record that are dimensions; of these, the hashes of strings */
+    __u8 error_when, error_slot;
+    __u32 error_by_value;      /* every value that means failure is a series of its own */
+    __u32 unused;
+    __s64 error_value;
+};
+
+/* What tells a series from the others; `failed` is 0 or 1, and numbers that are no dimension are 0. */
+struct series_key {
+    __u32 probe, failed;
+    __s64 value[ARGS];
+};
+
+/* Whose a row is, by its number less the span probes': it is in use when anything is counted there. */
+struct series {
+    struct series_key key;
+    char text[TEXTS][WORD];    /* its strings, in the order of their slots */
+};
+
+/* Of one row on one CPU, where calls are counted apart. */
+struct extent {
+    __u64 sum_ns, max_ns;
+    __u64 min_ns_inverted;     /* as in `counters` */
+};
+
 /* Patched in when the image is loaded: this kernel's tracepoint records, the record ceiling. */
 struct settings {
     __u32 fork_child_pid, free_pid, exec_old_pid;   /* byte offsets, from the tracepoints' format files */
@@ -124,9 +160,11 @@ struct losses {
 };
 
 _Static_assert(sizeof(struct argument) == 24, "argument");
-_Static_assert(sizeof(struct site) == 56 + (READS + 2) * 24, "site");
+_Static_assert(sizeof(struct site) == 64 + (READS + 2 + TEXTS) * 24, "site");
 _Static_assert(sizeof(struct call) == 104, "call");
 _Static_assert(sizeof(struct call_text) == 104 + TEXTS * TEXT, "call_text");
 _Static_assert(sizeof(struct counters) == 168, "counters");
+_Static_assert(sizeof(struct dimensions) == 32, "dimensions");
+_Static_assert(sizeof(struct series) == 40 + TEXTS * WORD, "series");
 _Static_assert(sizeof(struct ladder) == STEPS * 16, "ladder");
 _Static_assert(sizeof(struct settings) == 16, "settings");

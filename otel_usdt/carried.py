@@ -16,25 +16,37 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_usdt.ladder import MAX_CELLS, uppers
-from otel_usdt.metrics.histograms import HistogramSnapshot
+from otel_usdt.ladder import uppers
+from otel_usdt.layout import layout_of, room_of
+from otel_usdt.metrics.histograms import HistogramSnapshot, Series
 from otel_usdt.metrics.ledger import LOSSES, NAMES, Ledger
+from otel_usdt.metrics.series import attributes_of
 from otel_usdt.otlp.backlog import Tallies
-from otel_usdt.plan import Span
-from otel_usdt.spans.pairing import Account
+from otel_usdt.plan import ARGUMENT_SLOTS, Span
+from otel_usdt.spans.pairing import Account, account_of
 
 RINGS = 2
-_COUNTS = tuple(field.name for field in fields(Account) if field.name != "cells")
+_COUNTS = tuple(field.name for field in fields(Account) if field.name not in ("took", "series"))
 _FIRST, _SETTLED, _MID_LINE = range(3)  # of the single words
 _U64 = (1 << 64) - 1
+_ALL, _SERIES, _OVERFLOW = 1, 2, 3  # what calls a row is of; 0: none
+_CALLS: list[tuple[str, Any, tuple[int, ...]]] = [
+    ("what", "u8", ()),
+    ("key", "i8", (1 + ARGUMENT_SLOTS,)),
+    ("sum_ns", "u8", ()),
+    ("min_ns", "u8", ()),
+    ("max_ns", "u8", ()),
+]
 
 Words = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.void]
+Fields = list[tuple[str, Any, tuple[int, ...]]]
 
 
 class Tally:
@@ -98,8 +110,8 @@ class Carried:
     """The memory file's words, as this session's span probes divide them."""
 
     def __init__(self, memory: mmap.mmap, spans: Sequence[Span]) -> None:
+        self._spans = spans
         self._keyed = [at for at, span in enumerate(spans) if span.key is not None]
-        self._bounds = [span.bounds_ns for span in spans]
         count, at = len(spans), 0
 
         def part(dtype: np.dtype[np.void] | str, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,16 +120,18 @@ class Carried:
             at += made.nbytes
             return made
 
-        account = np.dtype([*((name, "u8") for name in _COUNTS), ("cells", "u8", (MAX_CELLS,))])
-        taken = [("sequence", "u8", ()), ("positions", "u8", (RINGS,)), ("malformed", "u8", ()), ("received", "u8", (count,))]
-        told = [("sequence", "u8", ()), ("since_unix_ns", "u8", ()), ("ledger", "u8", (count, len(NAMES))), ("sum_ns", "u8", (count,))]
-        keyed, cells = ("accounts", account, (len(self._keyed),)), ("cells", "u8", (count, MAX_CELLS))
+        account = np.dtype([(name, "u8") for name in _COUNTS])
+        self._calls = np.dtype([*_CALLS, ("cells", "u8", (layout_of(spans).cells,))])
+        taken: Fields = [("sequence", "u8", ()), ("positions", "u8", (RINGS,)), ("malformed", "u8", ()), ("received", "u8", (count,))]
+        told: Fields = [("sequence", "u8", ()), ("since_unix_ns", "u8", ()), ("ledger", "u8", (count, len(NAMES)))]
+        taken += [("accounts", account, (len(self._keyed),)), ("calls", self._calls, (sum(_rows(spans[at]) for at in self._keyed),))]
+        told += [("calls", self._calls, (sum(map(_rows, spans)),))]
         self._words: Words = part("u8", (3,))
         self._exported: Words = part("u8", (count,))
         self._dropped: Words = part("u8", (count,))
         self.said: Words = part("u8", (count * len(LOSSES) + 2,))  # each loss as it was last said
-        self._taken = Slots(part(np.dtype([*taken, keyed]), (2,)))
-        self._told = Slots(part(np.dtype([*told, cells]), (2,)))
+        self._taken = Slots(part(np.dtype(taken), (2,)))
+        self._told = Slots(part(np.dtype(told), (2,)))
         self.tallies = Tallies(Tally(self._exported), Tally(self._dropped))
         self._received = np.zeros(count, "u8")
 
@@ -134,14 +148,16 @@ class Carried:
         The beginnings and ends of keyed calls that waited in its memory are let go: counted as expired and as orphaned.
         """
         row = self._taken.newest(positions=_padded(positions))
-        accounts = {probe: Account(cells=np.zeros(self._cells(probe), np.uint64)) for probe in self._keyed}
+        accounts = {probe: account_of(self._spans[probe]) for probe in self._keyed}
         if row is None:
             return Taken(accounts=accounts)
         for account, kept in zip(accounts.values(), row["accounts"], strict=True):
             for name in _COUNTS:
                 setattr(account, name, int(kept[name]))
-            account.cells = kept["cells"][: len(account.cells)].copy()
             account.let_go()
+        for account, calls in zip(accounts.values(), self._read(row["calls"], self._keyed), strict=True):
+            if calls is not None:
+                account.resume(calls)
         self._received = row["received"].copy()
         taken = Taken(Counter(dict(enumerate(row["received"].tolist()))), int(row["malformed"]), accounts)
         self.note(positions, taken)
@@ -149,9 +165,10 @@ class Carried:
 
     def note(self, positions: Sequence[int], taken: Taken) -> None:
         """What has been read once the rings' readers stand there; to be called before they do."""
-        accounts = [(*(getattr(one, name) & _U64 for name in _COUNTS), _wide(one.cells)) for one in taken.accounts.values()]
+        accounts = [tuple(getattr(one, name) & _U64 for name in _COUNTS) for one in taken.accounts.values()]
+        calls = self._written(self._keyed, [one.snapshot(self._spans[at]) for at, one in taken.accounts.items()])
         received = [taken.received[probe] for probe in range(len(self._received))]
-        self._taken.write(positions=_padded(positions), malformed=taken.malformed, received=received, accounts=accounts)
+        self._taken.write(positions=_padded(positions), malformed=taken.malformed, received=received, accounts=accounts, calls=calls)
 
     def write_off(self, spooled: Mapping[int, int]) -> int:
         """Count as dropped what was read before, and is not exported, dropped yet, or on disk; returns how many records those are."""
@@ -194,32 +211,56 @@ class Carried:
         """What metrics that are differences have come to, before they are sent: a kill may lose an interval, but none is told twice."""
         if not ledgers:
             return
-        nothing = np.zeros(0, np.uint64)
         self._told.write(
             since_unix_ns=since_unix_ns,
             ledger=[[max(0, ledger[name]) for name in NAMES] for ledger in ledgers],
-            cells=[_wide(one.counts if one else nothing) for one in histograms],
-            sum_ns=[one.sum_ns & _U64 if one else 0 for one in histograms],
+            calls=self._written(range(len(self._spans)), histograms),
         )
 
-    def told(self) -> tuple[int, list[Ledger], list[HistogramSnapshot]] | None:
+    def told(self) -> tuple[int, list[Ledger], list[HistogramSnapshot | None]] | None:
         """The arguments of the last `tell`."""
         row = self._told.newest()
         if row is None:
             return None
         ledgers = [dict(zip(NAMES, counts, strict=True)) for counts in row["ledger"].tolist()]
-        histograms = [
-            HistogramSnapshot(counts[: self._cells(at)].copy(), self._bounds[at], int(counts.sum()), sum_ns, 0, 0)
-            for at, (counts, sum_ns) in enumerate(zip(row["cells"], row["sum_ns"].tolist(), strict=True))
-        ]
+        histograms = self._read(row["calls"], range(len(self._spans)))
         return int(row["since_unix_ns"]), ledgers, histograms
 
-    def _cells(self, probe: int) -> int:
-        return len(uppers(self._bounds[probe]))
+    # Histograms, each in as many rows as its span probe may have series, and two: all calls, and those that found no room
+
+    def _written(self, which: Sequence[int], histograms: Sequence[HistogramSnapshot | None]) -> Rows:
+        rows = np.zeros(sum(_rows(self._spans[at]) for at in which), self._calls)
+        start = 0
+        for at, told in zip(which, histograms, strict=True):
+            parts = [(_ALL, None, told), *((_SERIES if one.key else _OVERFLOW, one.key, one.calls) for one in told.series)] if told else []
+            for row, (what, key, calls) in zip(rows[start:], parts, strict=False):
+                row["what"], row["key"] = what, key or 0
+                row["sum_ns"], row["min_ns"], row["max_ns"] = calls.sum_ns & _U64, calls.min_ns & _U64, calls.max_ns & _U64
+                row["cells"][: len(calls.counts)] = calls.counts
+            start += _rows(self._spans[at])
+        return rows
+
+    def _read(self, rows: Rows, which: Sequence[int]) -> list[HistogramSnapshot | None]:
+        found: list[HistogramSnapshot | None] = []
+        start = 0
+        for span in (self._spans[at] for at in which):
+            mine = rows[start : start + _rows(span)]
+            parts = {(int(row["what"]), tuple(row["key"].tolist())): _snapshot(row, span) for row in mine if row["what"]}
+            series = [(key if what == _SERIES else None, calls) for (what, key), calls in parts.items() if what != _ALL]
+            whole = next((calls for (what, _), calls in parts.items() if what == _ALL), None)
+            found.append(whole and replace(whole, series=tuple(Series(key, attributes_of(span, key), calls) for key, calls in series)))
+            start += len(mine)
+        return found
 
 
-def _wide(cells: Words) -> Words:
-    return np.pad(cells, (0, MAX_CELLS - len(cells)))
+def _rows(span: Span) -> int:
+    return 2 + room_of(span)
+
+
+def _snapshot(row: np.void, span: Span) -> HistogramSnapshot:
+    counts = row["cells"][: len(uppers(span.bounds_ns))].copy()
+    extent = (int(row["sum_ns"]), int(row["min_ns"]), int(row["max_ns"]))
+    return HistogramSnapshot(counts, span.bounds_ns, int(counts.sum()), *extent)
 
 
 def _padded(positions: Sequence[int]) -> list[int]:

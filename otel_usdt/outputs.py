@@ -13,8 +13,9 @@ import stat
 
 from otel_usdt import errors
 from otel_usdt.errors import NotPermitted
+from otel_usdt.layout import Layout
 
-CARRIED_BYTES, CARRIED_BYTES_A_SPAN = 4096, 20480  # room for what carried.py keeps; what is not touched takes no memory
+CARRIED_BYTES, CARRIED_BYTES_A_SPAN, CARRIED_BYTES_A_ROW = 4096, 4096, 96  # room for what carried.py keeps; untouched it takes no memory
 OUTPUT_BEGINS = b'{"resource'  # a line of OTLP/JSON: resourceSpans or resourceMetrics
 
 
@@ -70,9 +71,11 @@ def _made(path: str) -> bool:
     return True
 
 
-def open_carried(spans: int) -> int:
-    """The memory for what carried.py keeps of so many span probes; its size is sealed, for a page that is taken away is a SIGBUS."""
+def open_carried(layout: Layout) -> int:
+    """The memory for what carried.py keeps of such a plan; its size is sealed, for a page that is taken away is a SIGBUS."""
     descriptor = os.memfd_create("otel-usdt-carried", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, CARRIED_BYTES + spans * CARRIED_BYTES_A_SPAN)
+    rows = 4 * (layout.rows + layout.spans)  # two slots each of what was read and of what was told
+    size = CARRIED_BYTES + layout.spans * CARRIED_BYTES_A_SPAN + rows * (CARRIED_BYTES_A_ROW + 8 * layout.cells)
+    os.ftruncate(descriptor, size)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor

@@ -24,10 +24,10 @@ from otel_usdt.carried import Carried, Taken
 from otel_usdt.channel import Channel
 from otel_usdt.children import say
 from otel_usdt.errors import OtelUsdtError
-from otel_usdt.ladder import uppers
-from otel_usdt.layout import has_histogram, layout_of
+from otel_usdt.layout import layout_of
 from otel_usdt.metrics.exemplars import Exemplars
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
+from otel_usdt.metrics.kernel import histograms_of
 from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, losses, with_paired
 from otel_usdt.metrics.own import process_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
@@ -85,12 +85,12 @@ class Session:
     supervisor: dict[str, int] = field(default_factory=lambda: {"supervisor": os.getppid()})
     resource: dict[str, str | int] = field(default_factory=own_resource)
     page: Page | None = None  # for those who ask over HTTP
-    exemplars: Exemplars = field(default_factory=Exemplars)
+    exemplars: Exemplars = field(init=False)
     pairing: Pairing = field(init=False)
     intervals: Intervals = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pairing = Pairing(self.plan.spans, self.taken.accounts)
+        self.pairing, self.exemplars = Pairing(self.plan.spans, self.taken.accounts), Exemplars(self.plan.spans)
         self.intervals = Intervals(self.plan.export.temporality, self.started_unix_ns)
         if told := self.carried.told():
             since, ledgers, histograms = told
@@ -168,17 +168,10 @@ class Session:
 
     def histograms(self) -> list[HistogramSnapshot | None]:
         """Parallel to the plan's spans; None for those that only count."""
-        kernel, cells = self.kernel(), self.counters.cells()
-        paired = {i: account.cells for i, account in self.pairing.accounts().items()}
-        told: list[HistogramSnapshot | None] = []
-        for i, span in enumerate(self.plan.spans):
-            if not has_histogram(span):
-                told.append(None)
-                continue
-            counts = paired[i] if i in paired else cells[i, : len(uppers(span.bounds_ns))]
-            extent = (int(kernel[name][i]) for name in ("sum_ns", "min_ns", "max_ns"))
-            told.append(HistogramSnapshot(counts.copy(), span.bounds_ns, int(counts.sum()), *extent))
-        return told
+        paired = {i: account.snapshot(self.plan.spans[i]) for i, account in self.pairing.accounts().items()}
+        now = self.counters
+        kernel = histograms_of(self.plan.spans, now.layout, now.cells(), now.read(), now.extents(), now.series())
+        return [paired.get(i, one) for i, one in enumerate(kernel)]
 
     def send_metrics(self) -> None:
         """Histograms under the targets' resources, the ledger and our own telemetry under our own."""
@@ -263,7 +256,7 @@ def open_session(message: dict[str, Any], descriptors: list[int], pipe: Channel)
     rings = [Ring(maps["records"], plan.limits.ring_bytes, CALL)]
     if has_text:
         rings.append(Ring(maps["text_records"], plan.limits.text_ring_bytes, CALL_TEXT))
-    counters = KernelCounters.open(maps["counters"], maps["histogram"], maps["losses"], message["cpus"], layout_of(plan.spans))
+    counters = KernelCounters.open(maps, message["cpus"], layout_of(plan.spans))
     wakers = [maps["records"], maps["text_records"]] if has_text else [maps["records"]]
     carried = Carried.open(carried_fd, plan.spans)
     taken = carried.take_over([ring.position for ring in rings])

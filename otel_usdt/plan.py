@@ -23,6 +23,7 @@ Join = Literal["argument", "enclosing", "obi", "new"]
 
 ARGUMENT_SLOTS = 4  # integers that one record carries; bpf/record.h ARGS
 TEXT_SLOTS = 2  # strings that one record carries; bpf/record.h TEXTS
+WORD_BYTES = 64  # of a string that is a dimension, with its closing NUL; bpf/record.h WORD
 TEXT_BYTES = 256  # of each, with its closing NUL; bpf/record.h TEXT
 MAX_SITES = 4096
 MAX_SPANS = 1024
@@ -31,6 +32,8 @@ JOINS: tuple[Join, ...] = ("argument", "enclosing", "obi", "new")  # in the orde
 BPF_FS = "/sys/fs/bpf"  # where OBI pins its map unless it is told otherwise
 MAX_PENDING = 1 << 20  # of 300 bytes each
 LONGEST_S = 1e9  # 31 years: what clocks and select(2) surely take
+MAX_SERIES = 4096  # of one span probe
+MAX_ROWS = 1 << 16  # of histograms, in all
 MAX_LADDERS = 64  # different sets of bounds: 8 KiB each in the kernel
 MAX_TARGETS = 64  # a process's targets are the bits of one u64 in the kernel's scope map
 
@@ -63,12 +66,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A location and where its value goes: record slot `slot` (of 4), or for strings text slot `slot` (of 2)."""
+    """A location and where its value goes: record slot `slot` (of 4), or for strings text slot `slot` (of 2).
+
+    Of a `word`, a string that is a dimension, the hash goes to a record slot.
+    """
 
     location: Location
     slot: int
     string: bool = False
     max: int = TEXT_BYTES  # bytes kept of a string, its NUL included
+    word: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,8 @@ class Span:
     error: ErrorWhen | None = None
     key: Key | None = None
     bounds_ns: tuple[int, ...] | None = BOUNDS_NS  # of its histogram; None: an exponential one
+    dimensions: tuple[Attribute, ...] = ()  # by which its calls are counted apart; a string's slot has its hash
+    max_series: int = 100
 
 
 @dataclass(frozen=True, slots=True)

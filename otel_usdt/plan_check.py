@@ -15,13 +15,15 @@ from typing import Any, Literal
 from otel_usdt.elf.locations import Location
 from otel_usdt.errors import UsageError
 from otel_usdt.ladder import MAX_BOUNDS, crowded
-from otel_usdt.layout import layout_of
+from otel_usdt.layout import has_histogram, layout_of
 from otel_usdt.plan import (
     ARGUMENT_SLOTS,
     LONGEST_S,
     MACHINES,
     MAX_LADDERS,
     MAX_PENDING,
+    MAX_ROWS,
+    MAX_SERIES,
     MAX_SITES,
     MAX_SPANS,
     MAX_TARGETS,
@@ -116,13 +118,18 @@ def check(plan: Plan) -> None:
         _want(span.name not in names, f"two span probes are named {_shown(span.name)}")
         names.add(span.name)
         _check_span(span, len(plan.targets))
+    kinds = {span.bounds_ns is None for span in plan.spans if has_histogram(span)}
+    _want(len(kinds) < 2, "histograms of two types")
+    _want(layout_of(plan.spans).rows <= MAX_ROWS, f"more than {MAX_ROWS} series of histograms")
     _want(len(layout_of(plan.spans).ladders) <= MAX_LADDERS, f"more than {MAX_LADDERS} sets of histogram buckets")
     _want(2 <= plan.max_buckets <= 1 << 10, "max_buckets is out of range")
     for site in plan.sites:
         _want(0 <= site.span < len(plan.spans), f"{site.probe}: no such span probe")
         _want(0 <= site.binary < len(plan.binaries), f"{site.probe}: no such binary")
         _want(0 <= site.file_offset < 1 << 62 and 0 <= site.semaphore_offset < 1 << 32, f"{site.probe}: offset out of range")
-        _want(len(site.arguments) <= ARGUMENT_SLOTS + TEXT_SLOTS, f"{site.probe}: too many arguments")
+        words = sum(argument.word for argument in site.arguments)
+        fits = words <= TEXT_SLOTS and len(site.arguments) - words <= ARGUMENT_SLOTS + TEXT_SLOTS
+        _want(fits, f"{site.probe}: too many arguments")
         machine = plan.binaries[site.binary].machine
         for argument in site.arguments:
             _check_argument(argument, machine, site.probe)
@@ -146,21 +153,30 @@ def check(plan: Plan) -> None:
 def _check_span(span: Span, targets: int) -> None:
     _want(0 <= span.target < targets, f"{span.name}: no such target")
     _want(0 <= span.min_duration_ns < 1 << 63, f"{span.name}: min_duration is out of range")
-    texts = [span.name, span.function, *(attribute.key for attribute in span.attributes), *([span.error.type] if span.error else ())]
+    texts = [
+        span.name,
+        span.function,
+        *(attribute.key for attribute in (*span.attributes, *span.dimensions)),
+        *([span.error.type] if span.error else ()),
+    ]
     _want(all(map(_is_text, texts)), f"{_shown(span.name)}: a name that is no text")
     for attribute in span.attributes:
         _want(0 <= attribute.slot < (TEXT_SLOTS if attribute.string else ARGUMENT_SLOTS), f"{span.name}: slot out of range")
     if (bounds := span.bounds_ns) is not None:
         rising = all(low < high for low, high in pairwise((0, *bounds))) and bounds[-1:] < (1 << 62,)
         _want(0 < len(bounds) <= MAX_BOUNDS and rising and not crowded(bounds), f"{span.name}: bounds of its histogram are out of range")
+    slots = [dimension.slot for dimension in span.dimensions]
+    _want(all(0 <= slot < ARGUMENT_SLOTS for slot in slots) and len({*slots}) == len(slots), f"{span.name}: slot out of range")
+    _want(sum(dimension.string for dimension in span.dimensions) <= TEXT_SLOTS, f"{span.name}: too many dimensions")
+    _want(1 <= span.max_series <= MAX_SERIES, f"{span.name}: max_series is out of range")
     if span.key is not None:
         _want(0 < span.key.expire_ns < 1 << 62 and 0 < span.key.pending <= MAX_PENDING, f"{span.name}: bounds of its key are out of range")
-        _want(not any(attribute.string for attribute in span.attributes), f"{span.name}: a keyed call carries no text")
+        _want(not any(attribute.string for attribute in (*span.attributes, *span.dimensions)), f"{span.name}: a keyed call carries no text")
     _want(span.error is None or 0 <= span.error.slot < ARGUMENT_SLOTS, f"{span.name}: slot out of range")
 
 
 def _check_argument(argument: Argument, machine: str, probe: str) -> None:
-    _want(0 <= argument.slot < (TEXT_SLOTS if argument.string else ARGUMENT_SLOTS), f"{probe}: slot out of range")
+    _want(0 <= argument.slot < (TEXT_SLOTS if argument.string and not argument.word else ARGUMENT_SLOTS), f"{probe}: slot out of range")
     _want(2 <= argument.max <= TEXT_BYTES, f"{probe}: text of {_shown(argument.max)} bytes")
     _check_location(argument.location, machine, probe)
 

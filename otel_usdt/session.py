@@ -23,7 +23,7 @@ from otel_usdt.elf.build_id import build_id
 from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.layout import Layout, layout_of
-from otel_usdt.plan import Binary, Limits, Plan, Role
+from otel_usdt.plan import TEXT_SLOTS, Binary, Limits, Plan, Role
 from otel_usdt.probes import attach, image, obi, rows, scope, syscalls
 from otel_usdt.succession import Pipeline
 from otel_usdt.targets.identity import resource_of
@@ -61,6 +61,11 @@ def map_sizes(layout: Layout, limits: Limits, cpus: int, sites: int) -> dict[str
         "counters": layout.spans * cpus,
         "histogram": layout.rows * layout.cells * cpus,
         "ladders": max(1, len(layout.ladders)),
+        "dimensions": layout.spans,
+        "series_rows": 2 * (layout.rows - layout.spans + 1),  # the series, and the claims of their rows
+        "series": layout.rows - layout.spans + 1,
+        "extents": layout.rows * cpus,
+        "words": 1 + TEXT_SLOTS * (layout.rows - layout.spans),
         "records": limits.ring_bytes,
         "text_records": limits.text_ring_bytes,
     }
@@ -73,7 +78,7 @@ def possible_cpus() -> int:
 
 def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
     """Load what a plan for a configuration of these words wants most likely, while the planner works. A wrong guess costs time alone."""
-    words = {"text": "string", "traceparent": "traceparent", "keys": "key"}
+    words = {"text": "string", "traceparent": "traceparent", "keys": "key", "series": "dimensions"}
     wanted = rows.WANTS["calls"] + sum(rows.WANTS[name] for name, word in words.items() if word in config)
     if "function" in config and by.session:
         loaded.program("on_session", syscalls.BPF_TRACE_UPROBE_SESSION, rows.WANTS["calls"])
@@ -99,6 +104,9 @@ def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout,
     scope.follow(plan, loaded, links)
     for at, bounds in enumerate(layout.ladders):
         syscalls.update(loaded.maps["ladders"], at.to_bytes(4, "little"), rows.ladder_row(bounds))
+    for at, (span, series) in enumerate(zip(plan.spans, layout.series, strict=True)):
+        if series:
+            syscalls.update(loaded.maps["dimensions"], at.to_bytes(4, "little"), rows.dimensions_row(span, series))
     planned = scope.rows_of(plan)
 
     def switch(role: rows.KernelRole | None, *sites: Role) -> None:
@@ -126,8 +134,8 @@ def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout,
 
 def what_to_hand(plan: Plan, loaded: image.Loaded, cpus: int, cleanup: ExitStack) -> Callable[[channel.Channel], None]:
     """Opens what the pipeline may use, which can attach or detach nothing; the result hands it over, to one pipeline after another."""
-    names = ["records", "text_records", "counters", "histogram", "losses"]
-    own = [outputs.open_carried(len(plan.spans))]
+    names = ["records", "text_records", "counters", "histogram", "extents", "series", "losses"]
+    own = [outputs.open_carried(layout_of(plan.spans))]
     cleanup.callback(os.close, own[0])
     if plan.export.file:
         own.append(outputs.open_output(plan.export.file))

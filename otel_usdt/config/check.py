@@ -119,6 +119,13 @@ def _histogram(span: dict[str, Any], path: Path, exponential: bool) -> Found:
         return
     if span.get("probe") is not None or span.get("mode") == "count":
         yield path, "what is only counted has no histogram"
+    attributes = span.get("attributes")
+    known = attributes if isinstance(attributes, dict) else {}
+    for i, name in enumerate(dimensions := _list(histogram.get("dimensions"))):
+        if isinstance(name, str) and name.strip() not in map(str.strip, filter(lambda key: isinstance(key, str), known)):
+            yield (*path, "dimensions", i), f"{name!r} is none of the span probe's attributes: declare it there"
+        elif name in dimensions[:i]:
+            yield (*path, "dimensions", i), f"{name!r} is there twice"
     if exponential and histogram.get("buckets") is not None:
         yield (*path, "buckets"), _NO_BUCKETS
 
@@ -139,9 +146,13 @@ def _attributes(span: dict[str, Any], path: Path) -> Found:
     if texts > TEXT_SLOTS:
         yield path, f"{texts} strings: a span carries at most {TEXT_SLOTS}"
     returned = span.get("error") is not None
-    numbers = len(read) - texts + returned
+    histogram = span.get("histogram")
+    dimensions = _list(histogram.get("dimensions")) if isinstance(histogram, dict) else []
+    words = sum(one.get("as") == "string" for key, one in read.items() if key in dimensions)  # their hashes are numbers
+    numbers = len(read) - texts + words + returned
     if numbers > ARGUMENT_SLOTS:
-        yield path, f"{numbers} numbers{' (one for error)' if returned else ''}: a span carries at most {ARGUMENT_SLOTS}"
+        why = ", ".join(["one for error"] * returned + [f"{words} for strings that are dimensions"] * bool(words))
+        yield path, f"{numbers} numbers{f' ({why})' if why else ''}: a span carries at most {ARGUMENT_SLOTS}"
 
 
 def _attribute(one: dict[str, Any], path: Path, is_function: bool) -> Found:

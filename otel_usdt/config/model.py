@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from otel_usdt import units
 from otel_usdt.errors import UsageError
 from otel_usdt.ladder import MAX_BOUNDS, crowded
-from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_TARGETS, TEXT_BYTES, HistogramType, Join, Temporality
+from otel_usdt.plan import BPF_FS, JOINS, MAX_PENDING, MAX_SERIES, MAX_TARGETS, TEXT_BYTES, HistogramType, Join, Temporality
 from otel_usdt.probespec import ProbeSpec, parse_function, parse_probe
 
 Number = TypeVar("Number", int, float)
@@ -187,6 +187,7 @@ Ends = Annotated[
 When = Annotated[Comparison, BeforeValidator(_comparison), WithJsonSchema({"type": "string", "examples": ["< 0", "== 0"]})]
 Buckets = Annotated[tuple[Nanoseconds, ...], Field(min_length=1, max_length=MAX_BOUNDS), AfterValidator(_rising)]
 _BUCKETS = "Upper bounds, inclusive, of the buckets of an explicit histogram: durations that rise."
+_SERIES = "Series of one span probe, at most; calls of all further ones are counted together, with otel.metric.overflow."
 BuildId = Annotated[str, AfterValidator(_build_id), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{8,128}$"})]
 
 
@@ -280,6 +281,10 @@ class SpanHistogramConfig(Strict):
     """What a span probe's histogram has of its own."""
 
     buckets_ns: Buckets | None = Field(default=None, alias="buckets", description=_BUCKETS)
+    dimensions: tuple[Name, ...] = Field(
+        default=(), description="Attributes of the span probe by which its calls are counted apart, each combination a series."
+    )
+    max_series: int | None = Field(default=None, ge=1, le=MAX_SERIES, description=_SERIES)
 
 
 class HistogramConfig(Strict):
@@ -290,6 +295,7 @@ class HistogramConfig(Strict):
         description="Of all histograms; default OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, else explicit.",
     )
     buckets_ns: Buckets | None = Field(default=None, alias="buckets", description=_BUCKETS)
+    max_series: int = Field(default=100, ge=1, le=MAX_SERIES, description=_SERIES)
     max_size: int = Field(default=160, ge=2, le=1024, description="Buckets of an exponential histogram, at most.")
 
 

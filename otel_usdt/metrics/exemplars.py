@@ -5,10 +5,15 @@ An exemplar leads from a figure to a trace (OpenTelemetry metrics data model, "E
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from otel_usdt.layout import is_apart
+from otel_usdt.metrics.series import Key, keys_of
+from otel_usdt.plan import Span
 from otel_usdt.spans.model import SpanBatch, span_ids, trace_ids, unix_times
 
 
@@ -23,28 +28,50 @@ class Exemplar:
     tid: int
 
 
-class Exemplars:
-    """Those of the interval that is under way, by span probe."""
+Place = tuple[int, Key]  # a span probe's place in the plan, and the series of its calls: its key, or None for all of them
 
-    def __init__(self) -> None:
-        self._slowest: dict[int, Exemplar] = {}
-        self._latest: dict[int, Exemplar] = {}
+
+class Exemplars:
+    """Those of the interval that is under way, by span probe, and by series where its calls are counted apart."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+        self._slowest: dict[Place, Exemplar] = {}
+        self._latest: dict[Place, Exemplar] = {}
 
     def see(self, batch: SpanBatch) -> None:
         """Calls that are spans."""
         calls, ends = batch.calls, unix_times(batch)[1]
         for probe in np.flatnonzero(np.bincount(calls["probe"])).tolist():
             mine = np.flatnonzero(calls["probe"] == probe)
-            slow, last = int(mine[calls["duration_ns"][mine].argmax()]), int(mine[ends[mine].argmax()])
-            if probe not in self._slowest or calls["duration_ns"][slow] > self._slowest[probe].duration_ns:
-                self._slowest[probe] = _exemplar(calls[slow], int(ends[slow]))
-            if probe not in self._latest or ends[last] > self._latest[probe].end_unix_ns:
-                self._latest[probe] = _exemplar(calls[last], int(ends[last]))
+            for key, rows in self._apart(probe, calls["arg"][mine]):
+                self._see((probe, key), calls, ends, mine if rows is None else mine[rows])
 
-    def take(self) -> dict[int, tuple[Exemplar, ...]]:
-        """The interval's, one or two of each span probe that had any; the next interval begins."""
+    def _apart(self, probe: int, arguments: npt.NDArray[np.int64]) -> Iterator[tuple[Key, npt.NDArray[np.int64] | None]]:
+        span = self._spans[probe]
+        if not is_apart(span):
+            yield None, None
+            return
+        keys, which = np.unique(keys_of(span, arguments), axis=0, return_inverse=True)
+        known = sum(one == probe for one, _ in self._latest)
+        for at, key in enumerate(map(tuple, keys.tolist())):
+            if (probe, key) not in self._latest:
+                if known >= span.max_series:
+                    continue  # it may be one of any number, and most of these have no series
+                known += 1
+            yield key, np.flatnonzero(which.reshape(-1) == at)
+
+    def _see(self, place: Place, calls: npt.NDArray[np.void], ends: npt.NDArray[np.uint64], mine: npt.NDArray[np.int64]) -> None:
+        slow, last = int(mine[calls["duration_ns"][mine].argmax()]), int(mine[ends[mine].argmax()])
+        if place not in self._slowest or calls["duration_ns"][slow] > self._slowest[place].duration_ns:
+            self._slowest[place] = _exemplar(calls[slow], int(ends[slow]))
+        if place not in self._latest or ends[last] > self._latest[place].end_unix_ns:
+            self._latest[place] = _exemplar(calls[last], int(ends[last]))
+
+    def take(self) -> dict[Place, tuple[Exemplar, ...]]:
+        """The interval's, one or two of each place that had any; the next interval begins."""
         found = {
-            probe: tuple({one.span_id: one for one in (slowest, self._latest[probe])}.values()) for probe, slowest in self._slowest.items()
+            place: tuple({one.span_id: one for one in (slowest, self._latest[place])}.values()) for place, slowest in self._slowest.items()
         }
         self._slowest, self._latest = {}, {}
         return found

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from otel_usdt.ladder import EXPONENTS, QUARTERS, SCALE, exponential_ns, uppers
 from otel_usdt.layout import Bounds
+from otel_usdt.metrics.series import Attributes, Key
 from otel_usdt.plan import Span
 
 Counts = npt.NDArray[np.uint64]
@@ -27,6 +28,16 @@ class HistogramSnapshot:
     sum_ns: int
     min_ns: int
     max_ns: int
+    series: tuple[Series, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """Calls of a span probe that are counted apart (metrics/series.py)."""
+
+    key: Key
+    attributes: Attributes
+    calls: HistogramSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,14 @@ def hist_lines(snapshots: Sequence[HistogramSnapshot | None], spans: Sequence[Sp
 def hist_line(probe: str, snapshot: HistogramSnapshot) -> dict[str, Any]:
     """The object of `otel-usdt hist --json` (docs/json.md): counts not cumulative, from the first bucket in use to the last.
 
-    `le_ns` is null for the bucket without an upper bound; `min_ns` and `max_ns` are null when nothing was counted.
+    `le_ns` is null for the bucket without an upper bound; `min_ns` and `max_ns` are null when nothing was counted. `series` is there when
+    calls are counted apart.
     """
+    apart = [{"attributes": dict(one.attributes), **_line(one.calls)} for one in snapshot.series]
+    return {"probe": probe, **_line(snapshot), **({"series": apart} if apart else {})}
+
+
+def _line(snapshot: HistogramSnapshot) -> dict[str, Any]:
     counts = between(snapshot, QUARTERS[:-1])
     used = [at for at, count in enumerate(counts) if count]
     buckets = [
@@ -92,4 +109,4 @@ def hist_line(probe: str, snapshot: HistogramSnapshot) -> dict[str, Any]:
         for at in (range(used[0], used[-1] + 1) if used else ())
     ]
     least, most = (snapshot.min_ns, snapshot.max_ns) if snapshot.count else (None, None)
-    return {"probe": probe, "count": snapshot.count, "sum_ns": snapshot.sum_ns, "min_ns": least, "max_ns": most, "buckets": buckets}
+    return {"count": snapshot.count, "sum_ns": snapshot.sum_ns, "min_ns": least, "max_ns": most, "buckets": buckets}

@@ -65,7 +65,7 @@ def with_paired(kernel: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str,
             "in_flight": pairing.in_flight(i) + int(whole["entries"][i]) - lost - account.enters,
             "map_full": int(whole["map_full"][i]) + account.full,
         }
-        for name in ("calls", "unwound", "expired", "recorded", "sampled_out", "rate_limited", "too_short", "sum_ns", "min_ns", "max_ns"):
+        for name in ("calls", "unwound", "expired", "recorded", "sampled_out", "rate_limited", "too_short"):
             told[name] = getattr(account, name)
         for name, count in told.items():
             whole[name][i] = count

@@ -60,7 +60,9 @@ def _less(now: HistogramSnapshot, before: HistogramSnapshot | None) -> Histogram
     if before is None:
         return now
     counts = np.asarray(now.counts - before.counts, np.uint64)
-    return replace(now, counts=counts, count=now.count - before.count, sum_ns=now.sum_ns - before.sum_ns)
+    known = {one.key: one.calls for one in before.series}
+    series = tuple(replace(one, calls=_less(one.calls, known.get(one.key))) for one in now.series)
+    return replace(now, counts=counts, count=now.count - before.count, sum_ns=now.sum_ns - before.sum_ns, series=series)
 
 
 def _since(now: int | float | Distribution, before: int | float | Distribution | None) -> int | float | Distribution:

@@ -13,8 +13,10 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
-from otel_usdt.metrics.exemplars import Exemplar
+from otel_usdt.layout import is_apart
+from otel_usdt.metrics.exemplars import Exemplar, Place
 from otel_usdt.metrics.histograms import HistogramSnapshot, explicit, exponential
+from otel_usdt.metrics.series import Attributes, Key
 from otel_usdt.otlp.encode_metrics import CUMULATIVE, DELTA, add_metrics, key_values
 from otel_usdt.plan import Span, Target
 
@@ -26,19 +28,19 @@ def encode_histograms(
     start_unix_ns: int,
     now_unix_ns: int,
     version: str,
-    exemplars: Mapping[int, Sequence[Exemplar]] = MappingProxyType({}),
+    exemplars: Mapping[Place, Sequence[Exemplar]] = MappingProxyType({}),
     *,
     delta: bool = False,
     max_buckets: int = 160,
 ) -> bytes:
-    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: a data point for each span probe.
+    """An ExportMetricsServiceRequest with `otel_usdt.call.duration` in seconds: a data point for each span probe, or each of its series.
 
     Cumulative from `start_unix_ns` on; with `delta` they are of the interval that began then, whose least and most are not known.
     Exponential points have at most `max_buckets` buckets.
 
-    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them. Each
-    point is under its target's resource. Its count is the sum of its buckets, as OTLP demands, even when a call came in while the
-    counters were being read.
+    `snapshots` is parallel to `spans`; None is a probe without a histogram. `exemplars` are by the span probe's place in them, and the
+    series. Each point is under its target's resource. Its count is the sum of its buckets, as OTLP demands, even when a call came in
+    while the counters were being read.
     b"" when there is nothing to say.
     """
     request = ExportMetricsServiceRequest()
@@ -47,15 +49,22 @@ def encode_histograms(
             name="otel_usdt.call.duration", description="Duration of the calls that the span probe saw, sampled or not", unit="s"
         )
         for at, (snapshot, span) in enumerate(zip(snapshots, spans, strict=True)):
-            if span.target == index and snapshot is not None:
-                common = _common(snapshot, span, exemplars.get(at, ()), delta)
-                _add_point(
-                    metric, snapshot, max_buckets, start_time_unix_nano=int(start_unix_ns), time_unix_nano=int(now_unix_ns), **common
-                )
+            if span.target != index or snapshot is None:
+                continue
+            for key, attributes, calls in _parts(span, snapshot):
+                common = _common(calls, span, attributes, exemplars.get((at, key), ()), delta)
+                times = {"start_time_unix_nano": int(start_unix_ns), "time_unix_nano": int(now_unix_ns)}
+                _add_point(metric, calls, max_buckets, **times, **common)
         if kind := metric.WhichOneof("data"):  # a plan's histograms are all of one kind, as a metric's points must be
             getattr(metric, kind).aggregation_temporality = DELTA if delta else CUMULATIVE
             add_metrics(request, target.resource, version, [metric])
     return request.SerializeToString()
+
+
+def _parts(span: Span, snapshot: HistogramSnapshot) -> list[tuple[Key, Attributes, HistogramSnapshot]]:
+    if is_apart(span):
+        return [(one.key, one.attributes, one.calls) for one in snapshot.series]
+    return [(None, {}, snapshot)]
 
 
 def _add_point(metric: metrics_pb2.Metric, snapshot: HistogramSnapshot, max_buckets: int, **common: Any) -> None:
@@ -70,11 +79,11 @@ def _add_point(metric: metrics_pb2.Metric, snapshot: HistogramSnapshot, max_buck
         metric.histogram.data_points.add(explicit_bounds=bounds, bucket_counts=counts, count=sum(counts), **common)
 
 
-def _common(snapshot: HistogramSnapshot, span: Span, exemplars: Sequence[Exemplar], delta: bool) -> dict[str, Any]:
+def _common(snapshot: HistogramSnapshot, span: Span, attributes: Attributes, exemplars: Sequence[Exemplar], delta: bool) -> dict[str, Any]:
     function = {"code.function.name": span.function} if span.function else {}
     known = bool(snapshot.counts.any()) and not delta
     return {
-        "attributes": key_values({"otel_usdt.span.name": span.name, **function}),
+        "attributes": key_values({"otel_usdt.span.name": span.name, **function, **attributes}),
         "sum": int(snapshot.sum_ns) / 1e9,
         "min": int(snapshot.min_ns) / 1e9 if known else None,
         "max": int(snapshot.max_ns) / 1e9 if known else None,

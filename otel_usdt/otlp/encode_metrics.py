@@ -17,10 +17,13 @@ CUMULATIVE, DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE, metrics_pb2.
 
 def key_values(attributes: Mapping[str, str | int]) -> list[KeyValue]:
     """Attributes as OTLP has them. The values must be Python's own: numpy's scalars are silently lost in protobuf messages."""
-    return [
-        KeyValue(key=key, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value))
-        for key, value in attributes.items()
-    ]
+    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+
+
+def _value(value: str | int) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    return AnyValue(bool_value=value) if isinstance(value, bool) else AnyValue(int_value=value)
 
 
 def resource_of(attributes: Mapping[str, str | int]) -> Resource:

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_usdt.otlp.outcome import Signal
 
 _REQUESTS: dict[Signal, type[Message]] = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest}
+_WITH_EXEMPLARS = {"histogram", "exponentialHistogram"}
 _IDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -27,16 +28,21 @@ def to_json_line(body: bytes, signal: Signal) -> bytes:
     """The encoded request `body` as one line of OTLP/JSON with its newline: 64-bit integers as strings, ids in lower-case hex."""
     request = _REQUESTS[signal].FromString(body)
     told = MessageToDict(request, use_integers_for_enums=True)
-    # Only spans carry ids here: our metrics have no exemplars.
     for of_process in told.get("resourceSpans", ()):
         for of_scope in of_process.get("scopeSpans", ()):
             for span in of_scope.get("spans", ()):
-                _hex_ids(span)
+                _hex_ids(span, *span.get("links", ()))
+    for of_resource in told.get("resourceMetrics", ()):
+        for of_scope in of_resource.get("scopeMetrics", ()):
+            for metric in of_scope.get("metrics", ()):
+                for kind in _WITH_EXEMPLARS & metric.keys():
+                    for point in metric[kind].get("dataPoints", ()):
+                        _hex_ids(*point.get("exemplars", ()))
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _hex_ids(span: dict[str, Any]) -> None:
-    for owner in (span, *span.get("links", ())):
+def _hex_ids(*owners: dict[str, Any]) -> None:
+    for owner in owners:
         for key in _IDS:
             if key in owner:
                 owner[key] = base64.b64decode(owner[key]).hex()

@@ -6,7 +6,7 @@ so that they are a matrix. opentelemetry/proto/trace/v1/trace.proto says what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from otel_usdt.otlp.wire import Bytes, attributes, column, decimal, field, ragged, varint, varints
 from otel_usdt.plan import ARGUMENT_SLOTS, Attribute, Span
-from otel_usdt.spans.model import SpanBatch, unix_times
+from otel_usdt.spans.model import COMPARE, SpanBatch, unix_times
 from otel_usdt.stream.records import DISAGREES, REMOTE, TEXT_FLAG
 
 # W3C "sampled"; bit 8: "is_remote is known"; bit 9: it is (trace.proto, SpanFlags).
@@ -26,9 +26,6 @@ _LENGTH = 3  # bytes of a span's length where it varies
 _TEXT_LENGTH = 2  # of a text's: at most 255 bytes, thrice that when none of them was UTF-8
 _INTERNAL = b"\x30\x01"
 _STATUS_ERROR = field(15, b"\x18\x02")
-_COMPARE: dict[str, Callable[..., npt.NDArray[np.bool_]]] = {
-    "<": np.less, "<=": np.less_equal, "==": np.equal, "!=": np.not_equal, ">=": np.greater_equal, ">": np.greater,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ def _shapes(batch: SpanBatch, spans: Sequence[Span]) -> npt.NDArray[np.int64]:
     shape[batch.links["row"]] |= _LINKED
     for probe in np.flatnonzero(np.bincount(calls["probe"])).tolist():
         if (when := spans[probe].error) is not None:
-            shape[(calls["probe"] == probe) & _COMPARE[when.operator](calls["arg"][:, when.slot], when.value)] |= _ERROR
+            shape[(calls["probe"] == probe) & COMPARE[when.operator](calls["arg"][:, when.slot], when.value)] |= _ERROR
     return shape
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from otel_usdt.config import Config, TargetConfig, export_of, histogram_type
 from otel_usdt.errors import BuildIdMismatch, OtelUsdtError, ProbeRefused, TargetNotFound, UsageError
 from otel_usdt.ladder import BOUNDS_NS
-from otel_usdt.plan import MAX_SITES, MAX_SPANS, Lease, Limits, Plan, Target, Telemetry
+from otel_usdt.layout import layout_of
+from otel_usdt.plan import MAX_ROWS, MAX_SITES, MAX_SPANS, Lease, Limits, Plan, Target, Telemetry
+from otel_usdt.planning.arguments import Usual
 from otel_usdt.planning.find import Files
 from otel_usdt.planning.spans import Draft, add_span
 from otel_usdt.targets.identity import resource_of
@@ -37,9 +39,10 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         except OtelUsdtError as error:
             faults.append(error)
             continue
+        usual = Usual(wanted.capture.text, bounds_ns, config.histogram.max_series)
         for span in wanted.spans:
             try:
-                add_span(draft, files, span, i, wanted.capture.text, config.limits.max_probes, bounds_ns)
+                add_span(draft, files, span, i, usual, config.limits.max_probes)
             except OtelUsdtError as error:
                 faults.append(error)
         if not wanted.capture.text and any(one.as_ == "string" for span in wanted.spans for one in span.attributes.values()):
@@ -54,6 +57,10 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         raise UsageError(
             f"{len(draft.spans)} span probes at {len(draft.sites)} sites: a session holds at most {MAX_SPANS} at {MAX_SITES}",
             hint="narrow the globs, or run several sessions",
+        )
+    if (rows := layout_of(draft.spans).rows) > MAX_ROWS:
+        raise UsageError(
+            f"{rows} series of histograms: a session holds at most {MAX_ROWS}", hint="lower max_series, or take dimensions away"
         )
     if not draft.sites:
         first = draft.refused[0]

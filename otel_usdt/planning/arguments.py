@@ -17,7 +17,7 @@ _PASSED = {"x86_64": ("di", "si", "dx", "cx", "r8", "r9"), "aarch64": tuple(f"x{
 _FIRST_ON_STACK = {"x86_64": 8, "aarch64": 0}  # bytes above the stack pointer: behind the return address
 
 
-Reads = tuple[tuple[AttributeConfig, int], ...]  # (what, record slot) of one end
+Reads = tuple[tuple[AttributeConfig, int, bool], ...]  # (what, record slot, whether a string's hash is wanted) of one end
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +30,69 @@ class Wanted:
     exit: Reads
     traceparent: TraceparentConfig | None
     bounds_ns: Bounds
+    dimensions: tuple[Attribute, ...]
+    max_series: int
 
 
-def wanted(span: SpanConfig, text: bool, bounds_ns: Bounds) -> Wanted:
-    """Slots for the span's attributes; those with captured text only if `text`. The configuration has been checked to fit.
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What holds for span probes that have nothing of their own. `bounds_ns` None: histograms are exponential."""
 
-    `bounds_ns` are of the histogram if it has none of its own; None: exponential.
-    """
+    text: bool  # whether it is captured
+    bounds_ns: Bounds
+    max_series: int
+
+
+def wanted(span: SpanConfig, usual: Usual) -> Wanted:
+    """Slots for the span's attributes; those with captured text only if that is wanted. The configuration has been checked to fit."""
     integers = strings = 0
     attributes: list[Attribute] = []
-    entry: list[tuple[AttributeConfig, int]] = []
-    leave: list[tuple[AttributeConfig, int]] = []
+    entry: list[tuple[AttributeConfig, int, bool]] = []
+    leave: list[tuple[AttributeConfig, int, bool]] = []
     for key, one in span.attributes.items():
         is_string = one.as_ == "string"
-        if is_string and not text:
+        if is_string and not usual.text:
             continue
         slot = strings if is_string else integers
         strings, integers = strings + is_string, integers + (not is_string)
         attributes.append(Attribute(key, slot, is_string))
-        (leave if one.return_ or one.at == "return" else entry).append((one, slot))
+        (leave if one.return_ or one.at == "return" else entry).append((one, slot, False))
+    dimensions = []
+    for key in span.histogram.dimensions:
+        one = span.attributes[key]
+        if one.as_ == "string" and usual.text:
+            dimensions.append(Attribute(key, integers, string=True))
+            (leave if one.return_ or one.at == "return" else entry).append((one, integers, True))
+            integers += 1
+        dimensions += [attribute for attribute in attributes if attribute.key == key and not attribute.string]
     error = None
     if span.error is not None:
         error = ErrorWhen(integers, span.error.when.operator, span.error.when.value, span.error.type or "")
         assert integers < ARGUMENT_SLOTS, "checked with the configuration"
         # Its own slot, for it is read as the type that the comparison wants.
-        leave.append((AttributeConfig.model_validate({"return": True, "as": span.error.as_}), integers))
-    bounds_ns = span.histogram.buckets_ns or bounds_ns if bounds_ns is not None else None
-    return Wanted(tuple(attributes), error, tuple(entry), tuple(leave), span.traceparent, bounds_ns)
+        leave.append((AttributeConfig.model_validate({"return": True, "as": span.error.as_}), integers, False))
+    bounds_ns = span.histogram.buckets_ns or usual.bounds_ns if usual.bounds_ns is not None else None
+    return Wanted(
+        tuple(attributes),
+        error,
+        tuple(entry),
+        tuple(leave),
+        span.traceparent,
+        bounds_ns,
+        tuple(dimensions),
+        span.histogram.max_series or usual.max_series,
+    )
 
 
 def arguments(end: End, what: Reads, notes: list[str]) -> tuple[Argument, ...]:
     """How this site reads them; ProbeNotFound when it has no such argument. One that cannot be read there is told in `notes`."""
     found = []
-    for one, slot in what:
+    for one, slot, word in what:
         location = _location(end, one)
         if isinstance(location, str):
             notes.append(f"{end.key}: argument {one.arg} is left out at {_place(end):#x}: {location}")
             continue
-        found.append(Argument(_typed(location, one), slot, one.as_ == "string", one.max))
+        found.append(Argument(_typed(location, one), slot, one.as_ == "string", one.max, word))
     return tuple(found)
 
 
@@ -75,7 +100,7 @@ def traceparent(end: End, wanted: TraceparentConfig | None, notes: list[str]) ->
     """Where this site finds a traceparent, which may be nowhere: told in `notes` when one was wanted."""
     if wanted is None:
         return None
-    for one in arguments(end, ((AttributeConfig.model_validate({"arg": wanted.arg, "as": "string"}), 0),), notes):
+    for one in arguments(end, ((AttributeConfig.model_validate({"arg": wanted.arg, "as": "string"}), 0, False),), notes):
         return Traceparent(one.location, wanted.in_ == "sqlcommenter")
     return None
 
@@ -84,7 +109,7 @@ def key_location(end: End, wanted: KeyConfig, role: Role) -> Location:
     """Where this site finds its key; it can do nothing without, so ProbeNotFound when that cannot be read."""
     arg = wanted.return_arg or wanted.arg if role == "return" else wanted.arg
     notes: list[str] = []
-    for one in arguments(end, ((AttributeConfig.model_validate({"arg": arg, "as": wanted.as_}), 0),), notes):
+    for one in arguments(end, ((AttributeConfig.model_validate({"arg": arg, "as": wanted.as_}), 0, False),), notes):
         return one.location
     raise ProbeNotFound(f"{notes[0]}, and it is the key", hint="take another argument, or probe the function by its symbol")
 

@@ -14,10 +14,9 @@ from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_si
 from otel_usdt.elf.returns import jumps_to_entry, return_refused, return_sites, switches_stacks, uretprobe_refused
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
-from otel_usdt.layout import Bounds
 from otel_usdt.plan import Argument, Key, Refusal, Role, Site, Span
 from otel_usdt.plan import Binary as PlannedBinary
-from otel_usdt.planning.arguments import Reads, Wanted, arguments, key_location, traceparent, wanted
+from otel_usdt.planning.arguments import Reads, Usual, Wanted, arguments, key_location, traceparent, wanted
 from otel_usdt.planning.find import End, Files
 
 Binding = Literal["activation", "body", "loose"]
@@ -40,11 +39,11 @@ class Draft:
         return list(self.binaries).index(key)
 
 
-def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, text: bool, most: int, bounds_ns: Bounds) -> None:
+def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, usual: Usual, most: int) -> None:
     """Resolve one span probe, or several where a glob names several. Errors are those of `Files.find` and `arguments`."""
     if span.function is not None:
         for name, ends in _by_key(files.find(span.function, most)):
-            _function(draft, files, span, target, name, ends, wanted(span, text, bounds_ns))
+            _function(draft, files, span, target, name, ends, wanted(span, usual))
     elif span.probe is not None:
         for name, ends in _by_key(files.find(span.probe, most)):
             sites: list[Site] = []
@@ -55,7 +54,7 @@ def add_span(draft: Draft, files: Files, span: SpanConfig, target: int, text: bo
                     draft.refused.append(Refusal(name, str(why), why.remedy))
             _add(draft, Span(span.name or _short(ends[0]), target, "count", "point", name), sites)
     else:
-        _pair(draft, files, span, target, wanted(span, text, bounds_ns), most)
+        _pair(draft, files, span, target, wanted(span, usual), most)
 
 
 def _by_key(ends: list[End]) -> Iterator[tuple[str, list[End]]]:
@@ -79,8 +78,8 @@ def _function(draft: Draft, files: Files, span: SpanConfig, target: int, probe: 
             draft.refused.append(Refusal(probe, str(why), why.remedy))
     kind: Literal["point", "function"] = "point" if counted else "function"
     name, function = span.name or ends[0].spec.name, ends[0].spec.name
-    made = Span(name, target, span.mode, kind, probe, function, span.min_duration_ns, want.attributes, want.error, bounds_ns=want.bounds_ns)
-    _add(draft, made, sites)
+    made = Span(name, target, span.mode, kind, probe, function, span.min_duration_ns, want.attributes, want.error)
+    _add(draft, made, sites, want)
 
 
 def _returns(draft: Draft, files: Files, end: End, entry: Site, want: Wanted) -> list[Site]:
@@ -121,16 +120,14 @@ def _pair(draft: Draft, files: Files, span: SpanConfig, target: int, want: Wante
     except _Refused as why:
         draft.refused.append(Refusal(probe, str(why), why.remedy))
         return
-    made = Span(
-        span.name or probe, target, span.mode, "pair", probe, function, span.min_duration_ns, want.attributes, bounds_ns=want.bounds_ns
-    )
+    made = Span(span.name or probe, target, span.mode, "pair", probe, function, span.min_duration_ns, want.attributes)
     if span.key is None:
-        _add(draft, made, [*entries, *exits])
+        _add(draft, made, [*entries, *exits], want)
         return
     ends = [*zip(starts, entries, strict=True), *zip(stops, exits, strict=True)]
     keyed = [replace(site, key=key_location(end, span.key, site.role), binding="loose") for end, site in ends]
     one = span.key
-    _add(draft, replace(made, key=Key(one.as_ == "string", one.within, one.duplicates, one.expire_ns, one.pending)), keyed)
+    _add(draft, replace(made, key=Key(one.as_ == "string", one.within, one.duplicates, one.expire_ns, one.pending)), keyed, want)
 
 
 def _one_body(starts: list[End], stops: list[End]) -> str:
@@ -207,7 +204,9 @@ def _site(
     )
 
 
-def _add(draft: Draft, span: Span, sites: list[Site]) -> None:
+def _add(draft: Draft, span: Span, sites: list[Site], want: Wanted | None = None) -> None:
+    if want is not None:
+        span = replace(span, bounds_ns=want.bounds_ns, dimensions=want.dimensions, max_series=want.max_series)
     if not sites:
         return
     for other in draft.spans:

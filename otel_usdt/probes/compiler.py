@@ -21,7 +21,8 @@ PROGRAMS = {
     "on_fork": "tracepoint", "on_free": "tracepoint", "on_exit": "tracepoint", "on_exec": "tracepoint",
 }  # fmt: skip
 MAPS = (
-    "sites", "counters", "histogram", "ladders", "losses", "settings", "ceiling", "scope", "threads", "texts", "blank_thread", "blank_text",
+    "sites", "counters", "histogram", "ladders", "dimensions", "series_rows", "series", "extents", "words", "losses", "settings",
+    "ceiling", "scope", "threads", "texts", "blank_thread", "blank_text",
     "contexts", "records", "text_records",
 )  # fmt: skip
 LD_IMM64, PSEUDO_MAP_FD = 0x18, 1  # include/uapi/linux/bpf.h

@@ -7,17 +7,18 @@ from typing import Literal
 
 from otel_usdt.elf.locations import Location
 from otel_usdt.ladder import STEPS, steps, uppers
-from otel_usdt.layout import Bounds, Layout
-from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site
+from otel_usdt.layout import Bounds, Layout, is_apart
+from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site, Span
 
 ARGUMENT = struct.Struct("<BBBBBBHHHIq")
-SITE = struct.Struct("<IBBBBIIQQIIIBBBBIHH")
+SITE = struct.Struct("<IBBBBIIQQIIIBBBBIHHHHI")
+DIMENSIONS = struct.Struct("<IIIBBBBIIq")
 STEP = struct.Struct("<QQ")
 LADDER_BYTES = STEPS * STEP.size
 SETTINGS = struct.Struct("<IIII")
 KernelRole = Literal["off", "enter", "return", "point", "last"]
 READS = ARGUMENT_SLOTS + TEXT_SLOTS
-SITE_BYTES = SITE.size + (READS + 2) * ARGUMENT.size  # the last two are the traceparent and the key
+SITE_BYTES = SITE.size + (READS + 2 + TEXT_SLOTS) * ARGUMENT.size  # behind those that are read: traceparent, key, words
 
 ROLES = {"off": 0, "enter": 1, "return": 2, "point": 3, "last": 4}
 HOWS = {"register": 1, "memory": 2, "constant": 3}
@@ -25,7 +26,8 @@ SCOPES = {"binary": 0, "pid": 1, "tree": 2}
 BINDINGS = {"loose": 0, "body": 1, "activation": 2}
 MODES = {"count": 0, "histogram": 1, "spans": 2}
 KEYS = {"number": 1, "string": 2}
-WANTS = {"calls": 1, "text": 2, "traceparent": 4, "keys": 8}
+WANTS = {"calls": 1, "text": 2, "traceparent": 4, "keys": 8, "series": 16}
+WHENS = {"<": 1, "<=": 2, "==": 3, "!=": 4, ">=": 5, ">": 6}
 JOINS = {"argument": 1, "enclosing": 2, "obi": 4, "new": 8}
 
 # Byte offsets into struct pt_regs (arch/x86/include/uapi/asm/ptrace.h) and struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h).
@@ -64,8 +66,18 @@ def wanted(plan: Plan, site: Site) -> int:
         "text": any(attribute.string for attribute in span.attributes),
         "traceparent": site.traceparent is not None,
         "keys": span.key is not None,
+        "series": is_apart(span),
     }
     return sum(WANTS[name] for name, there in has.items() if there)
+
+
+def dimensions_row(span: Span, series: range) -> bytes:
+    """One struct dimensions; `series` are the rows that the layout has for it."""
+    slots = sum(1 << one.slot for one in span.dimensions)
+    words = sum(1 << one.slot for one in span.dimensions if one.string)
+    when = span.error
+    failure = (WHENS[when.operator], when.slot, not when.type, 0, when.value) if when else (0, 0, 0, 0, 0)
+    return DIMENSIONS.pack(series.start, len(series), 0, slots, words, *failure)
 
 
 def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: KernelRole | None = None) -> bytes:
@@ -76,6 +88,8 @@ def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: Ker
     span, machine = plan.spans[site.span], plan.binaries[site.binary].machine
     target = plan.targets[span.target]
     has_text = any(attribute.string for attribute in span.attributes)
+    words = [argument for argument in site.arguments if argument.word]
+    others = [argument for argument in site.arguments if not argument.word]
     bias = RETURN_SP_BIAS[machine] if site.uretprobe else 0
     head = SITE.pack(
         site.span,
@@ -89,7 +103,7 @@ def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: Ker
         span.min_duration_ns,
         round(target.sample * 0xFFFFFFFF),
         layout.spans,
-        len(site.arguments),
+        len(others),
         has_text,
         sum(JOINS[one] for one in target.join),
         site.traceparent is not None and site.traceparent.in_comment,
@@ -97,9 +111,13 @@ def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: Ker
         layout.rows,
         layout.cells,
         layout.ladder(span),
+        is_apart(span),
+        len(words),
+        0,
     )
-    read = b"".join(argument_row(argument, machine) for argument in site.arguments).ljust(READS * ARGUMENT.size, b"\0")
+    read = b"".join(argument_row(argument, machine) for argument in others).ljust(READS * ARGUMENT.size, b"\0")
+    named = b"".join(argument_row(argument, machine) for argument in words).ljust(TEXT_SLOTS * ARGUMENT.size, b"\0")
     found = site.traceparent
     outside = argument_row(Argument(found.location, 0, string=True), machine) if found else bytes(ARGUMENT.size)
     key = argument_row(Argument(site.key, 0), machine) if site.key else bytes(ARGUMENT.size)
-    return head + read + outside + key
+    return head + read + outside + key + named

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from otel_usdt.plan import Attribute, ErrorWhen, Span
 from otel_usdt.stream.records import DISAGREES, LINK, REMOTE, TEXT_FLAG
 
-_COMPARE: dict[str, Callable[[int, int], bool]] = {
+COMPARE: dict[str, Callable[[Any, int], Any]] = {  # of numbers, or of an array of them
     "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt,
 }  # fmt: skip
 
@@ -123,7 +123,7 @@ def unix_times(batch: SpanBatch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np
 
 def is_error(when: ErrorWhen, value: int) -> bool:
     """Does the signed `value` mean that the call failed?"""
-    return _COMPARE[when.operator](value, when.value)
+    return bool(COMPARE[when.operator](value, when.value))
 
 
 def _value(attribute: Attribute, arguments: list[int], texts: npt.NDArray[np.uint8] | None, flags: int) -> str | int | None:

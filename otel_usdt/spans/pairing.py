@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_usdt.ladder import uppers
-from otel_usdt.layout import Bounds
-from otel_usdt.metrics.histograms import cells_of
+from otel_usdt.ladder import BOUNDS_NS, uppers
+from otel_usdt.layout import Bounds, is_apart
+from otel_usdt.metrics.histograms import HistogramSnapshot, Series, cells_of
+from otel_usdt.metrics.series import Key as SeriesKey
+from otel_usdt.metrics.series import attributes_of, keys_of
 from otel_usdt.plan import Key, Span
 from otel_usdt.stream.records import CALL, ENTER, LINK, RATE_LIMITED, RETURN, SAMPLED_OUT
 
@@ -25,6 +27,39 @@ LINKS = 65536  # spans that wait for the calls that will link to them
 
 Records = npt.NDArray[np.void]
 Place = tuple[int, int]  # process, or 0 for any, and key
+
+
+@dataclass(slots=True)
+class Durations:
+    """Durations, counted as the kernel counts its own."""
+
+    bounds_ns: Bounds
+    sum_ns: int = 0
+    min_ns: int = 0
+    max_ns: int = 0
+    cells: npt.NDArray[np.uint64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cells = np.zeros(len(uppers(self.bounds_ns)), np.uint64)
+
+    @classmethod
+    def of(cls, told: HistogramSnapshot) -> Durations:
+        """One that goes on from there."""
+        made = cls(told.bounds_ns, told.sum_ns, told.min_ns, told.max_ns)
+        made.cells += told.counts
+        return made
+
+    def add(self, durations_ns: npt.NDArray[np.uint64]) -> None:
+        """Some more; at least one."""
+        least = int(durations_ns.min())
+        self.min_ns = min(self.min_ns, least) if self.cells.any() else least
+        self.max_ns = max(self.max_ns, int(durations_ns.max()))
+        self.sum_ns += int(durations_ns.sum())
+        self.cells += np.bincount(cells_of(durations_ns, self.bounds_ns), minlength=len(self.cells)).astype(np.uint64)
+
+    def snapshot(self) -> HistogramSnapshot:
+        """Now."""
+        return HistogramSnapshot(self.cells.copy(), self.bounds_ns, int(self.cells.sum()), self.sum_ns, self.min_ns, self.max_ns)
 
 
 @dataclass(slots=True)
@@ -43,16 +78,28 @@ class Account:
     sampled_out: int = 0
     rate_limited: int = 0
     too_short: int = 0
-    sum_ns: int = 0
-    min_ns: int = 0
-    max_ns: int = 0
-    cells: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # as the kernel's
+    took: Durations = field(default_factory=lambda: Durations(BOUNDS_NS))
+    series: dict[SeriesKey, Durations] = field(default_factory=dict)  # where calls are counted apart; None: those that found no room
+
+    def snapshot(self, span: Span) -> HistogramSnapshot:
+        """Of the calls of `span`, whose account it is."""
+        apart = tuple(Series(key, attributes_of(span, key), took.snapshot()) for key, took in self.series.items())
+        return replace(self.took.snapshot(), series=apart)
+
+    def resume(self, told: HistogramSnapshot) -> None:
+        """Go on from an earlier `snapshot`."""
+        self.took, self.series = Durations.of(told), {one.key: Durations.of(one.calls) for one in told.series}
 
     def let_go(self) -> None:
         """What waited for its other end was in the memory of a pipeline that was killed."""
         self.expired += self.enters - self.calls - self.unwound - self.expired - self.full
         self.orphaned += self.ends - self.returns
         self.returns = self.ends
+
+
+def account_of(span: Span) -> Account:
+    """A new one."""
+    return Account(took=Durations(span.bounds_ns))
 
 
 @dataclass(slots=True)
@@ -140,11 +187,7 @@ class Pairing:
     """The keyed span probes of a plan, by their place in it; with the accounts that an earlier pairing left."""
 
     def __init__(self, spans: Sequence[Span], accounts: Mapping[int, Account] = MappingProxyType({})) -> None:
-        self._open = {
-            i: _Open(span, span.key, accounts.get(i) or Account(cells=np.zeros(len(uppers(span.bounds_ns)), np.uint64)))
-            for i, span in enumerate(spans)
-            if span.key is not None
-        }
+        self._open = {i: _Open(span, span.key, accounts.get(i) or account_of(span)) for i, span in enumerate(spans) if span.key is not None}
         self._links: dict[int, list[tuple[int, int, int]]] = {}  # enclosing span of an end -> trace and span of what ended there
 
     def __bool__(self) -> bool:
@@ -206,7 +249,11 @@ class Pairing:
         for probe in np.unique(calls["probe"]).tolist():
             one, mine = self._open[probe], calls["probe"] == probe
             account = one.account
-            _measure(account, calls["duration_ns"][mine], one.span.bounds_ns)
+            account.calls += int(mine.sum())
+            account.returns += int(mine.sum())
+            account.took.add(calls["duration_ns"][mine])
+            if is_apart(one.span):
+                _count_apart(one.span, account.series, calls[mine])
             # In the kernel's own order (bpf/otel_usdt.bpf.c, leave), so that each call is in one count.
             short = mine & (calls["duration_ns"] < one.span.min_duration_ns)
             unsampled = mine & ~short & ((calls["flags"] & SAMPLED_OUT > 0) | (one.span.mode != "spans"))
@@ -227,11 +274,14 @@ class Pairing:
         return made
 
 
-def _measure(account: Account, durations_ns: npt.NDArray[np.uint64], bounds_ns: Bounds) -> None:
-    count, least = len(durations_ns), int(durations_ns.min())
-    account.min_ns = min(account.min_ns, least) if account.calls else least
-    account.max_ns = max(account.max_ns, int(durations_ns.max()))
-    account.sum_ns += int(durations_ns.sum())
-    account.calls += count
-    account.returns += count
-    account.cells += np.bincount(cells_of(durations_ns, bounds_ns), minlength=len(account.cells)).astype(np.uint64)
+def _count_apart(span: Span, series: dict[SeriesKey, Durations], calls: Records) -> None:
+    keys, which = np.unique(keys_of(span, calls["arg"]), axis=0, return_inverse=True)
+    places: list[SeriesKey] = []
+    known = len(series) - (None in series)
+    for key in map(tuple, keys.tolist()):
+        known += key not in series
+        places.append(key if key in series or known <= span.max_series else None)
+    order = which.reshape(-1)
+    for place in dict.fromkeys(places):
+        mine = np.isin(order, [at for at, one in enumerate(places) if one == place])
+        series.setdefault(place, Durations(span.bounds_ns)).add(calls["duration_ns"][mine])

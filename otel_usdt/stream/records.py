@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_BYTES, TEXT_SLOTS
+from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_BYTES, TEXT_SLOTS, WORD_BYTES
 
 CALL = np.dtype(
     [
@@ -33,3 +33,6 @@ COUNTER_NAMES = (
     "joined_argument", "joined_obi", "bad_traceparent",
 )  # fmt: skip
 COUNTERS = np.dtype([(name, "u8") for name in COUNTER_NAMES])
+SERIES_KEY = np.dtype([("probe", "u4"), ("failed", "u4"), ("value", "i8", (ARGUMENT_SLOTS,))])
+SERIES = np.dtype([("key", SERIES_KEY), ("text", "u1", (TEXT_SLOTS, WORD_BYTES))])
+EXTENT = np.dtype([("sum_ns", "u8"), ("max_ns", "u8"), ("min_ns_inverted", "u8")])

@@ -19,6 +19,7 @@ from tests.kernel.program import Workload
 
 pytestmark = pytest.mark.kernel
 
+KINDS = {"histogram", "exponentialHistogram"}
 TIMED = {"name": "timed", "function": "timed"}
 JOB = {"name": "job", "enter": "func:put", "return": "func:got", "key": {"arg": 1}}
 CLOSE = tuple(
@@ -26,13 +27,19 @@ CLOSE = tuple(
 )  # as near to each other as bounds may be: 300 ns to 60 us
 
 
+def intervals(path: Path) -> list[list[dict[str, Any]]]:
+    """The data points of the calls' histogram in each interval's metrics, with their metric's type as `type`."""
+    found = []
+    for line in path.read_text().split("\n")[:-1]:  # what is behind the last is being written
+        metrics = [m for of in json.loads(line).get("resourceMetrics", ()) for scope in of["scopeMetrics"] for m in scope["metrics"]]
+        mine = [metric for metric in metrics if metric["name"] == "otel_usdt.call.duration"]
+        found.append([{**point, "type": kind} for m in mine for kind in m.keys() & KINDS for point in m[kind]["dataPoints"]])
+    return [points for points in found if points]
+
+
 def points_in(path: Path) -> list[dict[str, Any]]:
-    """The last interval's data points of the calls' histogram, with their metric's type as `type`."""
-    (last,) = [json.loads(line) for line in path.read_text().splitlines() if "resourceMetrics" in line][-1:]
-    metrics = [metric for of in last["resourceMetrics"] for scope in of["scopeMetrics"] for metric in scope["metrics"]]
-    (mine,) = [metric for metric in metrics if metric["name"] == "otel_usdt.call.duration"]
-    (kind,) = mine.keys() & {"histogram", "exponentialHistogram"}
-    return [{**point, "type": kind} for point in mine[kind]["dataPoints"]]
+    """Those of the last interval."""
+    return intervals(path)[-1]
 
 
 def attributes_of(point: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def parsed(path: Path) -> Received:
     for line in path.read_text().splitlines():
         told = json.loads(line)
         if "resourceMetrics" in told:
-            received.metrics.append(ParseDict(told, ExportMetricsServiceRequest()))
+            received.metrics.append(ParseDict(_with_bytes(told), ExportMetricsServiceRequest()))
         else:
             received.traces.append(ParseDict(_with_bytes(told), ExportTraceServiceRequest()))
     return received
@@ -43,7 +43,10 @@ def parsed(path: Path) -> Received:
 
 def _with_bytes(told: dict[str, Any]) -> dict[str, Any]:
     """OTLP/JSON has ids in hex, protobuf's own JSON in base64."""
-    for span in (s for r in told["resourceSpans"] for scope in r["scopeSpans"] for s in scope["spans"]):
+    spans = [s for r in told.get("resourceSpans", ()) for scope in r["scopeSpans"] for s in scope["spans"]]
+    metrics = [m for r in told.get("resourceMetrics", ()) for scope in r["scopeMetrics"] for m in scope["metrics"]]
+    of_calls = [point for metric in metrics for point in metric.get("histogram", {}).get("dataPoints", ())]
+    for span in (*spans, *(one for point in of_calls for one in point.get("exemplars", ()))):
         for key in span.keys() & {"traceId", "spanId", "parentSpanId"}:
             span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
     return told
@@ -88,13 +91,17 @@ def test_file_has_the_same_spans_as_console_and_receiver(workload: Workload, ote
 
 
 def test_second_session_appends(workload: Workload, otel_usdt: Commands, tmp_path: Path) -> None:
-    """What an earlier session wrote stays."""
+    """What an earlier session wrote stays; histograms begin anew, with a start of their own, later than all that the first one told."""
     path = tmp_path / "spans.jsonl"
     for calls in (5, 7):
         session = to_file(otel_usdt, workload, path)
         workload.run(f"leaf {calls}")
         session.stop()
-    assert Counter(span.attributes["n"] for span in spans(parsed(path).traces)) == Counter([*range(5), *range(7)])
+    written = parsed(path)
+    assert Counter(span.attributes["n"] for span in spans(written.traces)) == Counter([*range(5), *range(7)])
+    first, second = (point.own for point in points(written, "otel_usdt.call.duration"))
+    assert (first.count, second.count) == (5, 7)
+    assert first.start_time_unix_nano < first.time_unix_nano <= second.start_time_unix_nano < second.time_unix_nano
 
 
 def test_device_that_is_always_full_drops_everything(workload: Workload, otel_usdt: Commands) -> None:

@@ -19,7 +19,7 @@ from otel_usdt.pipeline import Session
 from otel_usdt.plan import TEXT_BYTES, Plan
 from otel_usdt.processes import Processes
 from otel_usdt.stream.counters import KernelCounters
-from otel_usdt.stream.records import CALL, CALL_TEXT, COUNTERS
+from otel_usdt.stream.records import CALL, CALL_TEXT, COUNTERS, EXTENT, SERIES
 from otel_usdt.stream.ring import Ring
 from tests.samples import batch
 from tests.unit.ringfile import RingFile
@@ -46,12 +46,14 @@ class Kernel:
         shapes = {
             "counters": (COUNTERS, (CPUS, layout.spans)),
             "histogram": (np.dtype("u8"), (CPUS, layout.rows, layout.cells)),
+            "extents": (EXTENT, (CPUS, layout.rows)),
+            "series": (SERIES, (layout.rows - layout.spans + 1,)),
             "losses": (np.dtype("u8"), (1,)),
         }
         self.files = {name: os.memfd_create(name) for name in shapes}
         for name, (dtype, shape) in shapes.items():
             os.ftruncate(self.files[name], -(-dtype.itemsize * int(np.prod(shape)) // 4096) * 4096)
-        self.carried = open_carried(len(plan.spans))
+        self.carried = open_carried(layout_of(plan.spans))
         self.views: dict[str, np.ndarray[Any, Any]] = {
             name: np.memmap(f"/proc/self/fd/{self.files[name]}", dtype, "r+", shape=shape) for name, (dtype, shape) in shapes.items()
         }
@@ -85,8 +87,7 @@ class Kernel:
 
     def counters(self) -> KernelCounters:
         """As the pipeline opens them."""
-        files = self.files
-        return KernelCounters.open(files["counters"], files["histogram"], files["losses"], CPUS, layout_of(self.plan.spans))
+        return KernelCounters.open(self.files, CPUS, layout_of(self.plan.spans))
 
     def session(self, file: int | None = None, spool: int | None = None) -> Session:
         """The pipeline's session on it; one after another takes over what that one has left."""

@@ -7,49 +7,52 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from otel_usdt.carried import Carried, Slots, Taken
-from otel_usdt.ladder import uppers
+from otel_usdt.ladder import BOUNDS_NS
+from otel_usdt.layout import layout_of
 from otel_usdt.metrics.ledger import NAMES
 from otel_usdt.outputs import open_carried
-from otel_usdt.plan import Key, Span
-from otel_usdt.spans.pairing import Account
+from otel_usdt.plan import Attribute, Key, Span
+from otel_usdt.spans.pairing import Durations, account_of
 from tests.samples import PARSE, QUERY
 from tests.unit.test_histograms import snapshot
 
 JOB = Span("job", 0, "spans", "pair", "func:put ~~ func:got", key=Key())
 SPANS = (QUERY, PARSE, JOB)
+APART: dict[str, Any] = {"dimensions": (Attribute("n", 0),)}
 
 
 @pytest.fixture
 def memory() -> Iterator[int]:
-    descriptor = open_carried(len(SPANS))
+    descriptor = open_carried(layout_of(SPANS))
     yield descriptor
     os.close(descriptor)
 
 
 def read(received: dict[int, int]) -> Taken:
     """So many records of each span probe."""
-    return Taken(Counter(received), accounts={2: Account()})
+    return Taken(Counter(received), accounts={2: account_of(JOB)})
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 1000])
-def test_any_plan_finds_room(count: int) -> None:
-    """The supervisor, which has no numpy, knows by a constant how much room what it never looks at takes."""
-    descriptor = open_carried(count)
-    spans = [replace(JOB, name=f"job{n}") for n in range(count)]
+@pytest.mark.parametrize(("count", "more"), [(0, {}), (1, {}), (1, APART), (7, APART | {"bounds_ns": None}), (1000, {})])
+def test_any_plan_finds_room(count: int, more: dict[str, Any]) -> None:
+    """The supervisor, which has no numpy, knows by constants how much room what it never looks at takes."""
+    spans = [replace(JOB, name=f"job{n}", **more) for n in range(count)]
+    descriptor = open_carried(layout_of(spans))
     carried = Carried.open(descriptor, spans)
-    carried.note((8, 8), Taken(Counter(dict.fromkeys(range(count), 3)), 1, {n: Account(enters=n) for n in range(count)}))
-    carried.tell(5, [dict.fromkeys(NAMES, 7)] * count, [snapshot(1_000)] * count)
+    carried.note((8, 8), Taken(Counter(dict.fromkeys(range(count), 3)), 1, {n: replace(account_of(JOB), enters=n) for n in range(count)}))
+    carried.tell(5, [dict.fromkeys(NAMES, 7)] * count, [snapshot(1_000, bounds_ns=spans[0].bounds_ns)] * count if count else [])
     again = Carried.open(descriptor, spans)
     taken = again.take_over((8, 8))
     assert (taken.received.total(), taken.malformed, len(taken.accounts)) == (3 * count, 1, count)
     told = again.told()
     assert told is not None or not count
-    assert not told or [(ledger["calls"], one.count) for ledger, one in zip(told[1], told[2], strict=True)] == [(7, 1)] * count
+    assert not told or [(ledger["calls"], one.count) for ledger, one in zip(told[1], told[2], strict=True) if one] == [(7, 1)] * count
     os.close(descriptor)
 
 
@@ -106,7 +109,8 @@ def test_what_is_nowhere_else_is_written_off_once(memory: int) -> None:
 
 def test_ends_that_waited_are_let_go_once(memory: int) -> None:
     """Beginnings expire and ends become orphans; the accounts close, and stay so when the next is killed before it has read anything."""
-    account = Account(
+    account = replace(
+        account_of(JOB),
         enters=20,
         ends=9,
         returns=7,
@@ -115,14 +119,12 @@ def test_ends_that_waited_are_let_go_once(memory: int) -> None:
         expired=2,
         orphaned=1,
         full=3,
-        sum_ns=77,
-        cells=np.zeros(len(uppers(SPANS[2].bounds_ns)), np.uint64),
     )
-    account.cells[40] = 6
+    account.took.add(np.array([7] * 6 + [35], "u8"))
     Carried.open(memory, SPANS).note((8, 0), Taken(accounts={2: account}))
     for _ in range(3):
         kept = Carried.open(memory, SPANS).take_over((8, 0)).accounts[2]
-        assert (kept.expired, kept.orphaned, kept.returns, kept.sum_ns, int(kept.cells[40])) == (10, 3, 9, 77, 6)
+        assert (kept.expired, kept.orphaned, kept.returns, kept.took.sum_ns, int(kept.took.cells.sum())) == (10, 3, 9, 77, 7)
         assert kept.enters == kept.calls + kept.unwound + kept.expired + kept.full
         assert kept.ends == kept.returns == kept.calls + kept.orphaned
 
@@ -138,5 +140,30 @@ def test_numbers_of_the_spool_outlive_a_pipeline(memory: int) -> None:
 
 def test_memory_of_nobody_is_all_zeroes() -> None:
     """A first pipeline begins with nothing."""
-    carried = Carried(mmap.mmap(-1, 1 << 16), SPANS)
+    carried = Carried(mmap.mmap(-1, 1 << 20), SPANS)
     assert (carried.take_over((0, 0)).received.total(), carried.write_off({}), carried.told(), carried.mid_line) == (0, 0, None, False)
+
+
+@pytest.mark.parametrize("bounds_ns", [BOUNDS_NS, None])
+def test_series_outlive_a_pipeline(bounds_ns: tuple[int, ...] | None) -> None:
+    """Those of keyed calls, which nobody else counts, and what was told of any: by key, with those that found no room."""
+    span = replace(JOB, bounds_ns=bounds_ns, max_series=2, **APART)
+    account = account_of(span)
+    took = {(0, 7, 0, 0, 0): [100, 300], (0, -7, 0, 0, 0): [5], None: [1 << 40]}
+    for key, durations in took.items():
+        account.series[key] = Durations(bounds_ns)
+        for tally in (account.series[key], account.took):
+            tally.add(np.array(durations, "u8"))
+    descriptor = open_carried(layout_of([span]))
+    carried = Carried.open(descriptor, [span])
+    carried.note((8, 0), Taken(accounts={0: account}))
+    carried.tell(5, [dict.fromkeys(NAMES, 0)], [account.snapshot(span)])
+    again = Carried.open(descriptor, [span])
+    told = again.told()
+    assert told is not None
+    for found in (again.take_over((8, 0)).accounts[0].snapshot(span), told[2][0]):
+        assert found is not None
+        assert (found.count, found.sum_ns, found.min_ns, found.max_ns) == (4, 405 + (1 << 40), 5, 1 << 40)
+        assert {one.key: (one.calls.sum_ns, one.calls.count) for one in found.series} == {k: (sum(d), len(d)) for k, d in took.items()}
+        assert np.array_equal(sum(one.calls.counts for one in found.series), found.counts)
+    os.close(descriptor)

@@ -211,6 +211,15 @@ def test_nested_aliases_do_not_fill_the_memory() -> None:
         ("{function: f, histogram: {buckets: [1ms, 200y]}}", "is no duration"),
         ("{function: f, histogram: {bucket: [1ms]}}", "did you mean 'buckets'"),
         ("{function: f, histogram: {type: exponential}}", "no such key"),
+        ("{function: f, histogram: {dimensions: [n]}}", "dimensions[0]: 'n' is none of the span probe's attributes"),
+        ("{function: f, attributes: {n: {arg: 1}}, histogram: {dimensions: [n, n]}}", "dimensions[1]: 'n' is there twice"),
+        ("{function: f, attributes: {n: {arg: 1}}, histogram: {dimensions: n}}", "a list is wanted"),
+        ("{function: f, histogram: {max_series: 0}}", "greater than or equal to 1"),
+        (
+            "{function: f, error: {return: '< 0'}, histogram: {dimensions: [s]},"
+            " attributes: {a: {arg: 1}, b: {arg: 2}, c: {arg: 3}, s: {arg: 4, as: string}}}",
+            "5 numbers (one for error, 1 for strings that are dimensions)",
+        ),
         ("{probe: func:f, histogram: {buckets: [1ms]}}", "what is only counted has no histogram"),
         ("{function: f, mode: count, histogram: {buckets: [1ms]}}", "what is only counted has no histogram"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ U64 = (1 << 64) - 1
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
-    made = Kernel(Plan((), (), (QUERY, PARSE), ()))
+    made = Kernel(Plan((), (), (replace(QUERY, error=None), PARSE), ()))
     yield made
     made.close()
 
@@ -64,3 +65,12 @@ def test_processes_without_a_place_are_counted(kernel: Kernel) -> None:
     """The one loss that belongs to no span probe."""
     kernel.views["losses"][0] = 3
     assert kernel.counters().scope_full() == 3
+
+
+def test_extents_are_those_of_each_row(kernel: Kernel) -> None:
+    """Summed over CPUs, or the extremes of all."""
+    kernel.views["extents"]["sum_ns"][:, 1] = [5, 7, 0]
+    kernel.views["extents"]["max_ns"][:, 1] = [5, 7, 0]
+    kernel.views["extents"]["min_ns_inverted"][:, 1] = [np.uint64(U64 - 5), np.uint64(U64 - 7), 0]
+    told = kernel.counters().extents()
+    assert {name: extent.tolist() for name, extent in told.items()} == {"sum_ns": [0, 12], "max_ns": [0, 7], "min_ns": [0, 5]}

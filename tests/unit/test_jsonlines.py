@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from otel_usdt.ladder import BOUNDS_NS
+from otel_usdt.metrics.exemplars import Exemplar, Place
 from otel_usdt.otlp.encode import encode_spans
+from otel_usdt.otlp.encode_histograms import encode_histograms
 from otel_usdt.otlp.encode_metrics import encode_ledger
 from otel_usdt.otlp.jsonlines import LinesFile, to_json_line
-from tests.samples import OFFSET_NS, QUERY, batch, call
+from otel_usdt.plan import Target
+from tests.samples import OFFSET_NS, PARSE, QUERY, batch, call
+from tests.unit.test_histograms import snapshot
 
 LINE = b'{"resourceSpans":[]}\n'
 
@@ -67,6 +72,22 @@ def test_metrics_are_written_as_otlp_json() -> None:
     [metric] = of_resource["scopeMetrics"][0]["metrics"]
     assert metric["sum"]["aggregationTemporality"] == 2
     assert metric["sum"]["dataPoints"][0]["asInt"] == str(1 << 40)
+
+
+_ALL: Place = (0, None)  # the first span probe, whose calls are not counted apart
+
+
+def test_ids_of_exemplars_are_in_hex_too() -> None:
+    """In histograms of either kind."""
+    for bounds_ns in (BOUNDS_NS, None):
+        exemplar = Exemplar(1_000, 2, bytes(range(16)), bytes(range(8)), 7)
+        target, exemplars = Target("db", "pid", (), {}), {_ALL: [exemplar]}
+        body = encode_histograms([snapshot(1_000, bounds_ns=bounds_ns)], [PARSE], [target], 1, 2, "1", exemplars)
+        [of_resource] = json.loads(to_json_line(body, "metrics"))["resourceMetrics"]
+        [metric] = of_resource["scopeMetrics"][0]["metrics"]
+        [kind] = metric.keys() & {"histogram", "exponentialHistogram"}
+        [one] = metric[kind]["dataPoints"][0]["exemplars"]
+        assert (one["traceId"], one["spanId"]) == ("000102030405060708090a0b0c0d0e0f", "0001020304050607")
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_each_reason_for_no_span_has_its_count() -> None:
     pairing.feed(records(*ends, *(end(RETURN, i, 99 if i > 2 else 100) for i in range(5))))
     account = pairing.accounts()[0]
     assert (account.calls, account.recorded, account.sampled_out, account.rate_limited, account.too_short) == (5, 1, 1, 1, 2)
-    assert (int(account.cells.sum()), account.sum_ns, account.min_ns, account.max_ns) == (5, 498, 99, 100)
+    assert (int(account.took.cells.sum()), account.took.sum_ns, account.took.min_ns, account.took.max_ns) == (5, 498, 99, 100)
 
 
 @pytest.mark.parametrize("bounds_ns", [BOUNDS_NS, None])
@@ -177,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         assert account.enters == self.number == account.calls + in_flight + account.unwound + account.expired + account.full
         assert self.ends == account.returns + len(self.model.ended)
         assert account.returns == account.calls + account.orphaned
-        assert account.calls == account.recorded == int(account.cells.sum())
+        assert account.calls == account.recorded == int(account.took.cells.sum())
         assert in_flight == len(self.model.begun)
 
 

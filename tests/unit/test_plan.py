@@ -319,7 +319,7 @@ def test_as_many_as_are_allowed_pass() -> None:
     most = replace(
         BASE,
         targets=BASE.targets * plan.MAX_TARGETS,
-        spans=tuple(replace(BASE.spans[0], name=str(i)) for i in range(plan.MAX_SPANS)),
+        spans=tuple(replace(BASE.spans[0], name=str(i), max_series=63) for i in range(plan.MAX_SPANS)),
         sites=BASE.sites * (plan.MAX_SITES // 2),
     )
     assert Plan.from_dict(most.to_dict()) == most

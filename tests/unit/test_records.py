@@ -23,7 +23,17 @@ def laid_out(dtype: np.dtype[np.void]) -> dict[str, Field]:
     return found
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("call", records.CALL), ("call_text", records.CALL_TEXT), ("counters", records.COUNTERS)])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("call", records.CALL),
+        ("call_text", records.CALL_TEXT),
+        ("counters", records.COUNTERS),
+        ("series_key", records.SERIES_KEY),
+        ("series", records.SERIES),
+        ("extent", records.EXTENT),
+    ],
+)
 def test_numpy_sees_every_field_where_the_kernel_writes_it(name: str, dtype: np.dtype[np.void]) -> None:
     """Names in their order, offsets, sizes, element sizes and signs are the same, and so is the whole."""
     c = record_layout()
@@ -32,7 +42,14 @@ def test_numpy_sees_every_field_where_the_kernel_writes_it(name: str, dtype: np.
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("argument", rows.ARGUMENT), ("site", rows.SITE), ("settings", rows.SETTINGS), ("step", rows.STEP)]
+    ("name", "form"),
+    [
+        ("argument", rows.ARGUMENT),
+        ("site", rows.SITE),
+        ("settings", rows.SETTINGS),
+        ("step", rows.STEP),
+        ("dimensions", rows.DIMENSIONS),
+    ],
 )
 def test_a_packed_row_has_every_value_at_its_fields_offset(name: str, form: struct.Struct) -> None:
     """Each value packed, all of them different, is read again at the place and size that C gives the field of its turn."""
@@ -50,9 +67,11 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
     assert rows.SETTINGS.size == c.sizes["settings"]
     assert (rows.STEP.size, rows.LADDER_BYTES) == (c.sizes["step"], c.sizes["ladder"])
     assert c.sizes["site"] == rows.SITE_BYTES
-    for back, last in ((2, "traceparent"), (1, "key")):
+    for back, last in ((2 + plan.TEXT_SLOTS, "traceparent"), (1 + plan.TEXT_SLOTS, "key")):
         at = rows.SITE_BYTES - back * rows.ARGUMENT.size
         assert c.structs["site"][last] == Field(at, rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
+    at = rows.SITE_BYTES - plan.TEXT_SLOTS * rows.ARGUMENT.size
+    assert c.structs["site"]["word"] == Field(at, plan.TEXT_SLOTS * rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
     assert c.structs["site"]["argument"] == Field(rows.SITE.size, rows.READS * rows.ARGUMENT.size, rows.ARGUMENT.size, "V")
 
 
@@ -64,6 +83,18 @@ def test_a_row_ends_where_the_c_struct_ends() -> None:
             "how",
             {"HOW_REGISTER": rows.HOWS["register"], "HOW_MEMORY": rows.HOWS["memory"], "HOW_CONSTANT": rows.HOWS["constant"]},
             {"HOW_NONE": 0},  # an argument that is not there: all zeros
+        ),
+        (
+            "when",
+            {
+                "WHEN_LESS": rows.WHENS["<"],
+                "WHEN_LESS_OR_EQUAL": rows.WHENS["<="],
+                "WHEN_EQUAL": rows.WHENS["=="],
+                "WHEN_NOT_EQUAL": rows.WHENS["!="],
+                "WHEN_GREATER_OR_EQUAL": rows.WHENS[">="],
+                "WHEN_GREATER": rows.WHENS[">"],
+            },
+            {"WHEN_NEVER": 0},
         ),
         ("scope", {"SCOPE_ANY": rows.SCOPES["binary"], "SCOPE_TGID": rows.SCOPES["pid"], "SCOPE_MAP": rows.SCOPES["tree"]}, {}),
         ("keyed", {f"KEYED_{name.upper()}": number for name, number in rows.KEYS.items()}, {"KEYED_NOT": 0}),
@@ -99,14 +130,15 @@ def test_enumerators_are_the_same_on_both_sides(enum: str, python: dict[str, int
 
 def test_no_enumeration_is_left_out() -> None:
     """A new enum in the header must be compared above, and a word that plans may use has its number."""
-    assert set(record_layout().enums) == {"role", "how", "scope", "mode", "keyed", "join", "binding", "wanted", "call_flag"}
+    assert set(record_layout().enums) == {"role", "when", "how", "scope", "mode", "keyed", "join", "binding", "wanted", "call_flag"}
     assert (len(rows.ROLES), len(rows.HOWS), len(rows.SCOPES), len(rows.MODES), len(rows.BINDINGS)) == (5, 3, 3, 3, 3)
 
 
 def test_constants_are_the_same_on_both_sides() -> None:
     """How many integers and strings a record carries, how long a string is, how many buckets there are, and what the loader replaces."""
     assert record_layout().constants == {
-        "ARGS": plan.ARGUMENT_SLOTS, "TEXTS": plan.TEXT_SLOTS, "TEXT": plan.TEXT_BYTES, "STEPS": ladder.STEPS, "READS": rows.READS,
+        "ARGS": plan.ARGUMENT_SLOTS, "TEXTS": plan.TEXT_SLOTS, "TEXT": plan.TEXT_BYTES, "WORD": plan.WORD_BYTES,
+        "STEPS": ladder.STEPS, "READS": rows.READS,
         "WANTED_MARK": int.from_bytes(compiler.WANTED_MARK, "little"),
     }  # fmt: skip
 

@@ -9,8 +9,8 @@ import pytest
 
 from otel_usdt.elf.locations import Location
 from otel_usdt.layout import layout_of
-from otel_usdt.plan import Argument, Attribute, Binary, Key, Plan, Site, Span, Target, Traceparent
-from otel_usdt.probes.rows import SITE_BYTES, WANTS, argument_row, site_row, wanted
+from otel_usdt.plan import Argument, Attribute, Binary, ErrorWhen, Key, Plan, Site, Span, Target, Traceparent
+from otel_usdt.probes.rows import SITE_BYTES, WANTS, argument_row, dimensions_row, site_row, wanted
 from tests.unit.layout import record_layout
 
 SPAN = Span("query", 2, "spans", "function", "func:f", min_duration_ns=0x1122334455667788)
@@ -55,7 +55,7 @@ def test_every_field_of_a_site_is_in_its_place() -> None:
     assert read(row) == {
         "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
         "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
-        "join": 15, "in_comment": 0, "keyed": 0, "rows": 3, "cells": 280, "ladder": 0,
+        "join": 15, "in_comment": 0, "keyed": 0, "rows": 3, "cells": 280, "ladder": 0, "apart": 0, "words": 0, "unused": 0,
     }  # fmt: skip
     assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), outside_of(row), outside_of(row, "key")))
 
@@ -147,10 +147,10 @@ def test_golden_bytes() -> None:
     site = replace(SITE, role="return", uretprobe=True, arguments=(Argument(Location("register", 8, True, "ax"), 1),))
     golden = """
         01000000 02 02 02 02 09000000 08000000  0400000000000000 8877665544332211  00000080 03000000 01000000 00 0f 00 00
-        03000000 1801 0000
+        03000000 1801 0000 0000 0000 00000000
         01 08 01 00 01 00 0001  5000 0000 00000000  0000000000000000
     """
-    assert site_row(PLAN, site, LAYOUT, 9) == bytes.fromhex(golden).ljust(248, b"\0")
+    assert site_row(PLAN, site, LAYOUT, 9) == bytes.fromhex(golden).ljust(304, b"\0")
 
 
 def test_a_row_that_is_switched_differs_in_its_role_alone() -> None:
@@ -165,6 +165,42 @@ def test_a_program_is_asked_for_no_more_than_its_sites_want() -> None:
     assert {f"WANT_{name.upper()}": bit for name, bit in WANTS.items()} == record_layout().enums["wanted"]
     assert wanted(PLAN, replace(SITE, role="point", span=2)) == 0
     assert wanted(PLAN, SITE) == WANTS["calls"]
-    with_text = replace(PLAN, spans=(replace(SPAN, attributes=(Attribute("text", 0, string=True),), key=Key()),))
+    everything = replace(SPAN, attributes=(Attribute("text", 0, string=True),), dimensions=(Attribute("n", 0),), key=Key())
+    with_text = replace(PLAN, spans=(everything,))
     joined = replace(SITE, span=0, traceparent=Traceparent(Location("register", 8, False, "di")))
     assert wanted(with_text, joined) == sum(WANTS.values())
+
+
+APART = replace(
+    SPAN,
+    attributes=(Attribute("n", 0), Attribute("text", 1, True)),
+    dimensions=(Attribute("n", 0), Attribute("text", 2, True)),
+    error=ErrorWhen(3, ">=", -7),
+    max_series=9,
+)
+
+
+def test_what_calls_are_told_apart_by_is_in_its_place() -> None:
+    """Rows behind those of the span probes, slots as bits, and the failure: by value where its type has no name."""
+    layout = layout_of([PLAN.spans[0], APART, replace(APART, dimensions=(), error=ErrorWhen(1, "<", 5, "lost"))])
+    assert (layout.spans, layout.rows, layout.series) == (3, 14, (range(3, 3), range(3, 12), range(12, 14)))
+    assert read(dimensions_row(APART, layout.series[1]), "dimensions") == {
+        "first": 3, "room": 9, "used": 0, "slots": 0b101, "words": 0b100, "error_when": 5, "error_slot": 3, "error_by_value": 1,
+        "unused": 0, "error_value": -7,
+    }  # fmt: skip
+    named = read(dimensions_row(replace(APART, error=ErrorWhen(1, "<", 5, "lost")), layout.series[2]), "dimensions")
+    assert (named["first"], named["room"], named["error_when"], named["error_by_value"]) == (12, 2, 1, 0)
+
+
+def test_strings_that_are_dimensions_follow_the_key() -> None:
+    """They are read like a string, into a slot of a number; what else is read is counted without them."""
+    text = Location("register", 8, False, "si")
+    site = replace(
+        SITE, arguments=(Argument(text, 1, True), Argument(text, 2, True, word=True), Argument(Location("constant", 8, True), 0))
+    )
+    plan = replace(PLAN, spans=(PLAN.spans[0], APART))
+    row = site_row(plan, site, layout_of(plan.spans))
+    word = outside_of(row, "word")
+    assert (read(row)["apart"], read(row)["words"], read(row)["reads"], read(row)["has_text"]) == (1, 1, 2, 1)
+    assert (word["how"], word["size"], word["slot"], word["reg"]) == (1, 8, 2, 104)
+    assert len(row) == SITE_BYTES

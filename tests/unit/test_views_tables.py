@@ -155,7 +155,17 @@ def planned() -> Plan:
     binary = Binary("/proc/7/root/srv/app", "/srv/app", "ab12", 1, 2, "x86_64")
     spans = (
         Span("query", 0, "spans", "pair", "usdt:a:b ~~ usdt:a:c", "", 1_000_000, (Attribute("db.query.text", 0, True),)),
-        Span("flush", 0, "histogram", "function", "func:flush", "flush", error=ErrorWhen(0, "<", 0)),
+        Span(
+            "flush",
+            0,
+            "histogram",
+            "function",
+            "func:flush",
+            "flush",
+            error=ErrorWhen(0, "<", 0),
+            bounds_ns=(1_000_000, 2_000_000),
+            dimensions=(Attribute("disk", 1), Attribute("file", 2, True)),
+        ),
         Span("status", 0, "count", "point", "usdt:a:s"),
     )
     sites = (
@@ -190,7 +200,8 @@ def test_plan_says_where_at_what_cost_and_who_pays(planned: Plan) -> None:
         "  query  spans; from 1.00 ms on; db.query.text",
         "    enter   usdt:a:b  app+0x1234  on nop  cheap",
         "    return  usdt:a:c  app+0x1300  on nop  cheap",
-        "  flush  histogram; error when the result < 0",
+        "  flush  histogram; error when the result < 0; 3 buckets, bounds from 1.00 ms to 2.00 ms;"
+        " counted apart by disk, file, at most 100 series",
         "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, ~35 x",
         "    return trap  func:flush  app+0x2000  on sub rsp, 8  with the entry's",
         "  status  counted only: it has one end",

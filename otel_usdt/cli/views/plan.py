@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from otel_usdt.cli.views.text import duration, left, plural, printable
+from otel_usdt.ladder import BOUNDS_NS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,6 +93,7 @@ def _span(plan: Plan, at: int, span: dict[str, Any]) -> Iterator[Line]:
     bits += [printable(a["key"]) for a in span["attributes"]]
     if span["error"]:
         bits.append(f"error when the result {span['error']['operator']} {span['error']['value']}")
+    bits += _histogram(span)
     if span["kind"] == "point":
         bits[0] = "counted only: it has one end"
     yield [("  " + printable(span["name"]), "bold"), (f"  {'; '.join(bits)}", "dim")]
@@ -100,6 +102,21 @@ def _span(plan: Plan, at: int, span: dict[str, Any]) -> Iterator[Line]:
     widths = [max(len(row[i][0]) for row in rows) for i in range(5)] if rows else []
     for row in rows:
         yield [("    ", ""), *((left(text, width) + "  ", style) for (text, style), width in zip(row, widths, strict=True))]
+
+
+def _histogram(span: dict[str, Any]) -> list[str]:
+    """What is uncommon about its histogram."""
+    if span["mode"] == "count":
+        return []
+    bounds, bits = span.get("bounds_ns", BOUNDS_NS), []
+    if bounds is None:
+        bits.append("an exponential histogram")
+    elif tuple(bounds) != BOUNDS_NS:
+        ends = [duration(bound, ascii_only=True) for bound in (bounds[0], bounds[-1])]
+        bits.append(f"{len(bounds) + 1} buckets, bounds from {ends[0]} to {ends[1]}")
+    if apart := [printable(one["key"]) for one in span.get("dimensions", ())]:
+        bits.append(f"counted apart by {', '.join(apart)}, at most {plural(span['max_series'], 'series', 'series')}")
+    return bits
 
 
 def _site(plan: Plan, site: dict[str, Any]) -> list[Piece]:

@@ -55,6 +55,8 @@ static const struct {
     {"chaos", run_chaos},
     {"chaos_stop", run_chaos_stop},
     {"chaos_child", run_chaos_child},
+    {"steps", run_steps},
+    {"odd_names", run_odd_names},
     {"guarded", run_guarded},
     {"semaphores", run_semaphores},
 };

@@ -66,6 +66,9 @@ void run_named(long n, long unused);
 void run_chaos(long n, long seed);
 void run_chaos_stop(long unused, long also_unused);
 void run_chaos_child(long seed, long unused);
+/* series.c */
+void run_steps(long n, long calls);
+void run_odd_names(long n, long unused);
 /* guarded.c */
 void run_guarded(long n, long unused);
 void run_semaphores(long unused, long also_unused);

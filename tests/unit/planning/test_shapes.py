@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from otel_usdt.elf.binary import open_binary
+from otel_usdt.errors import UsageError
 from otel_usdt.ladder import BOUNDS_NS
-from otel_usdt.plan import Plan, Span
-from tests.unit.planning.configured import address, of, planned, sites, span
+from otel_usdt.plan import Attribute, Plan, Span
+from tests.unit.planning.configured import address, fault, of, planned, sites, span
 from tests.unit.planning.sources import Programs
 
 
@@ -107,3 +108,30 @@ def test_buckets_are_the_span_probes_own_or_the_configurations(programs: Program
     assert span(planned(other), "work").bounds_ns == BOUNDS_NS
     plan = planned(other, histogram={"type": "exponential", "max_size": 20})
     assert (span(plan, "work").bounds_ns, plan.max_buckets) == (None, 20)
+
+
+def test_a_string_that_is_a_dimension_has_a_slot_of_its_own(programs: Programs) -> None:
+    """For its hash, beside the text that the span carries; a number shares the attribute's. Without captured text it is none."""
+    attributes = {"n": {"arg": 2}, "text": {"arg": 1, "as": "string"}, "result": {"return": True}}
+    probe = {"function": "work", "attributes": attributes, "histogram": {"dimensions": ["text", "result"], "max_series": 7}}
+    plan = planned(of(programs.c, {**probe, "error": {"return": "< 0"}}, capture={"text": True}))
+    work = span(plan, "work")
+    assert (work.dimensions, work.max_series) == ((Attribute("text", 2, True), Attribute("result", 1)), 7)
+    assert work.error is not None
+    assert work.error.slot == 3
+    entry, leave = sites(plan, "work")
+    assert [(one.slot, one.string, one.word) for one in entry.arguments] == [(0, False, False), (0, True, False), (2, True, True)]
+    assert [(one.slot, one.word) for one in leave.arguments] == [(1, False), (3, False)]
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert span(planned(of(programs.c, probe)), "work").dimensions == (Attribute("result", 1),)
+
+
+def test_more_series_than_a_session_holds_are_refused(programs: Programs) -> None:
+    """It says how many they are, and what to lower."""
+    probes = [
+        {"name": str(i), "function": "work", "attributes": {"n": {"arg": 1}}, "histogram": {"dimensions": ["n"], "max_series": 4096}}
+        for i in range(17)
+    ]
+    told = fault(UsageError, of(programs.c, *probes))
+    assert "69649 series of histograms: a session holds at most 65536" in str(told)
+    assert "max_series" in told.hint
