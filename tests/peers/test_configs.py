@@ -15,6 +15,7 @@ import pytest
 from tests.kernel.commands import Commands
 from tests.kernel.program import Workload
 from tests.kernel.session import wait_until
+from tests.kernel.test_histograms import attributes_of, intervals, points_in
 from tests.peers.servers import CONFIG, collector, free_ports, peer
 from tests.pipeline.receivers import grpc_receiver
 
@@ -48,6 +49,33 @@ def test_local_writes_every_span_and_metric_to_files(workload: Workload, otel_us
         (span["trace_id"], span["span_id"], span["parent_span_id"] or "", span["name"]) for span in told.spans
     )
     wait_until(lambda: "otel_usdt.call.duration" in written(files / "metrics.jsonl", metrics_of), "metrics in the file")
+
+
+def test_exponential_series_arrive_as_they_were_sent(workload: Workload, otel_usdt: Commands, stack: ExitStack, tmp_path: Path) -> None:
+    """What the Collector has understood of each point is what otel-usdt's own file says: kind, buckets, attributes, exemplars."""
+    files = tmp_path / "files"
+    local = stack.enter_context(collector("local", tmp_path / "collector", {"OTELCOL_FILES": str(files)}))
+    export = {"otlp": {"endpoint": local.url("grpc")}, "file": {"path": str(tmp_path / "own")}, "console": {"view": "all"}}
+    step = {"function": "step", "error": {"return": "< 0"}, "attributes": {"tenant": {"arg": 2}}}
+    step |= {"histogram": {"dimensions": ["tenant"], "max_series": 5}}
+    session = otel_usdt.spans(workload.pid, step, export=export, histogram={"type": "exponential"})
+    workload.run("steps 2 707")
+    session.stop()
+    ours = points_in(tmp_path / "own")
+    wait_until(lambda: (files / "metrics.jsonl").exists() and bool(intervals(files / "metrics.jsonl")), "metrics in the file")
+    theirs = points_in(files / "metrics.jsonl")
+    assert len(ours) == 6
+    assert [told(point) for point in theirs] == [told(point) for point in ours]
+    assert sum(int(point["count"]) for point in theirs) == 2 * 707
+
+
+def told(point: dict[str, Any]) -> tuple[object, ...]:
+    """A point of an exponential histogram, by what OTLP/JSON may leave out written out."""
+    positive = point["positive"]
+    buckets = (point.get("scale", 0), int(positive.get("offset", 0)), [int(count) for count in positive["bucketCounts"]])
+    exemplars = [(one["traceId"], one["spanId"], one["asDouble"]) for one in point.get("exemplars", ())]
+    figures = (int(point["count"]), point["sum"], point["min"], point["max"], int(point.get("zeroCount", 0)))
+    return point["type"], attributes_of(point), *buckets, *figures, exemplars
 
 
 def test_sidecar_keeps_on_disk_what_it_has_taken(workload: Workload, otel_usdt: Commands, stack: ExitStack, tmp_path: Path) -> None:
