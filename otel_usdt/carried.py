@@ -72,7 +72,7 @@ class Tally:
 
 
 class Slots:
-    """Two rows of a dtype with a `sequence`. The older is written, and counts once its sequence is the highest."""
+    """Two rows of a dtype with a `sequence`. The older is written, and counts once its sequence is the higher: the very last store."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -81,7 +81,6 @@ class Slots:
         """A new state in place of the older one; the other is whole meanwhile."""
         sequences: list[int] = self._rows["sequence"].tolist()
         row = self._rows[sequences.index(min(sequences))]
-        row["sequence"] = 0
         for name, value in values.items():
             row[name] = value
         row["sequence"] = max(sequences) + 1

@@ -76,6 +76,19 @@ def test_what_was_noted_counts_once_the_ring_has_moved(memory: int) -> None:
     assert Carried.open(memory, SPANS).take_over((200, 700)).received == Counter({0: 9, 1: 2})
 
 
+def test_what_never_came_true_is_overwritten_first() -> None:
+    """Killed before the ring moved, and again within the next note: the state that counts has been left alone by both."""
+    slots = Slots(np.zeros(2, np.dtype([("sequence", "u8"), ("position", "u8"), ("read", "u8")])))
+    for position in (100, 200, 300):
+        slots.write(position=position, read=position)
+    for _ in range(2):
+        found = slots.newest(position=200)
+        assert found is not None
+        assert int(found["read"]) == 200
+        with pytest.raises(TypeError):
+            slots.write(position=400, read=None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("stores", range(4))
 def test_a_slot_that_is_half_written_never_counts(stores: int) -> None:
     """Killed within a note, however far it came: the state before it is whole."""
