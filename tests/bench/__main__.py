@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import otel_usdt
-from tests.bench import burst, calls, encode, growth, hit, latency, starts
+from tests.bench import bulk, burst, calls, encode, growth, hit, latency, starts
 from tests.bench.bench import Bench
 from tests.bench.machine import machine
 from tests.bench.results import Result, Row, Spread, to_json, told
@@ -33,6 +33,7 @@ SUITES: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
     "starts": starts.measure,
     "calls": calls.measure,
     "hits": hit.measure,
+    "bulk": bulk.measure,
     "encode": encode.measure,
     "burst": burst.measure,
     "latency": latency.measure,

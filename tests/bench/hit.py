@@ -148,14 +148,15 @@ class Probed:
 
 
 @contextmanager
-def ours(target: HitTarget, case: Case, made: image.Image) -> Iterator[Probed]:
-    """Attached as a session does it."""
+def ours(target: HitTarget, case: Case, made: image.Image, by: attach.Way, scope: Target | None = None) -> Iterator[Probed]:
+    """Attached as a session does it; `scope` is another than the target's process."""
     plan = plan_of(target, case)
+    plan = replace(plan, targets=(scope,)) if scope else plan
     layout = layout_of(plan.spans)
     loaded = image.load(made, session.map_sizes(layout, plan.limits, session.possible_cpus(), len(plan.sites)))
     try:
         with ExitStack() as stack:
-            session.attach_all(plan, loaded, attach.way(), layout, stack)
+            session.attach_all(plan, loaded, by, layout, stack)
             yield Probed(loaded)
     finally:
         loaded.close()
@@ -219,7 +220,7 @@ def empty_ns(target: HitTarget, case: Case) -> float:
 
 def ours_ns(target: HitTarget, case: Case, made: image.Image) -> float:
     """With ours."""
-    with ours(target, case, made) as probed:
+    with ours(target, case, made, attach.way()) as probed:
         took = target.call_ns(case.function)
         assert (probed.emptied() > 0) == (case.mode == "spans")
         return took
