@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Before gRPC is imported. What the tests fork runs a program at once and makes no calls; gRPC's care for children that would, in a process
+# that forks while calls are under way, has left channels that never connected again.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 TESTS = Path(__file__).parent
 
 

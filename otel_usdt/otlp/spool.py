@@ -216,7 +216,8 @@ class Spool:
     def _forget_empty(self) -> None:
         for segment in [one for one in self._segments if not one.entries]:
             if self._open is not None and segment is self._segments[-1]:
-                continue
+                os.close(self._open)
+                self._open = None
             with suppress(OSError):
                 os.unlink(segment.name, dir_fd=self._folder)
             self._segments.remove(segment)

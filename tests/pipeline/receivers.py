@@ -102,10 +102,11 @@ def grpc_receiver(
     port: int = 0,
     options: Sequence[tuple[str, Any]] = (),
     credentials: grpc.ServerCredentials | None = None,
+    into: Received | None = None,
 ) -> Iterator[tuple[int, Received]]:
-    """A gRPC server on loopback: its port, and what it received."""
-    received = Received()
-    with ThreadPoolExecutor(4) as threads:
+    """A gRPC server on loopback: its port, and what it received, together with what an earlier life put `into` the same."""
+    received = into or Received()
+    with ThreadPoolExecutor(8) as threads:
         server = grpc.server(threads, options=(("grpc.so_reuseport", 0), *options))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(script, received), server)  # type: ignore[no-untyped-call]
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(script, received), server)  # type: ignore[no-untyped-call]
@@ -125,9 +126,10 @@ def http_receiver(
     port: int = 0,
     wrap: Callable[[Any], Any] = lambda socket: socket,
     limit: int = 1 << 30,
+    into: Received | None = None,
 ) -> Iterator[tuple[int, Received]]:
     """An HTTP/1.1 server on loopback: its port, and what it received. `wrap` is for TLS; bodies over `limit` bytes get a 413."""
-    received = Received()
+    received = into or Received()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from otel_usdt.stream.ring import BUSY, DISCARDED, PAGE
 
@@ -57,6 +61,22 @@ class RingFile:
             return False
         self.commit(at, payload, discard=discard)
         return True
+
+    def put_many(self, records: npt.NDArray[Any]) -> int:
+        """As many of these records as there is room for, all at once; how many that were."""
+        size = records.dtype.itemsize
+        step = (size + 8 + 7) & ~7
+        count = min(len(records), (self.size - (self.produced - self.consumed)) // step)
+        whole = np.zeros((count, step), np.uint8)
+        whole[:, :8] = np.frombuffer(struct.pack("<II", size, 0), np.uint8)
+        whole[:, 8 : 8 + size] = records[:count].view(np.uint8).reshape(count, size)
+        data, at = whole.tobytes(), self.produced % self.size
+        first = data[: self.size - at]
+        for copy in (2 * PAGE, 2 * PAGE + self.size):
+            self._memory[copy + at : copy + at + len(first)] = first
+            self._memory[copy : copy + len(data) - len(first)] = data[len(first) :]
+        struct.pack_into("<Q", self._memory, PAGE, self.produced + len(data))
+        return count
 
     def write(self, at: int, data: bytes) -> None:
         """Any bytes anywhere, as something else than our program may write them."""
