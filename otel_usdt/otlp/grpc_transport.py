@@ -55,6 +55,8 @@ class GrpcTransport:
         try:
             return accepted(self._signal, self._call(body, timeout=self._timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
+            if _unresolved(error):
+                self._open_again()
             return _failed(error)
         except ValueError as error:  # grpc: "Cannot invoke RPC on closed channel!"
             return Retry(None, str(error))
@@ -68,7 +70,7 @@ class GrpcTransport:
         self._call = self._channel.unary_unary(_METHODS[self._signal], None, None)  # bytes in, bytes out
 
     def _open_again(self) -> None:
-        """With what the files hold now; when that cannot be used, as half-way through a replacement, the channel stays."""
+        """With what the files hold now, and nothing remembered; when they cannot be used, as half-way through a replacement, it stays."""
         before = self._channel
         try:
             self._open()
@@ -88,6 +90,11 @@ def _channel(url: SplitResult, config: OtlpExport) -> grpc.Channel:
     # Without a ca_file gRPC trusts the roots that it brings, not the system's.
     credentials = grpc.ssl_channel_credentials(pem.authorities, pem.key, pem.certificate)
     return grpc.secure_channel(target, credentials, _OPTIONS, compression)
+
+
+def _unresolved(error: grpc.RpcError) -> bool:
+    """The host's name had no address. A channel asks again after up to two minutes, which no option shortens; a new one asks at once."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "resol" in (error.details() or "").lower()
 
 
 def _failed(error: grpc.RpcError) -> Outcome:

@@ -73,6 +73,8 @@ class HttpTransport:
             return Retry(None, f"{type(error).__name__}: {error}")
         if not sent or not response.isclosed():  # there is more of it
             self._connection.close()
+        if not response.headers or (response.length and len(answer) < _ANSWER_LIMIT):
+            return Retry(None, "the answer broke off")  # what it would have said of spans that were rejected is not known
         return _outcome(self._signal, response, answer)
 
     def _sent(self, body: bytes) -> bool:

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from otel_usdt.plan import OtlpExport
-from tests.delivery.truth import Sink
 from tests.kernel.program import die_with_parent
 from tests.kernel.session import MARK
 from tests.peers.servers import free_ports, peer
-from tests.pipeline.receivers import Answer, accept, grpc_receiver, http_receiver
+from tests.pipeline.receivers import Answer, Received, accept, grpc_receiver, http_receiver
 
 Kind = Literal["own", "collector", "rotel"]
 How = Literal["grpc", "http/protobuf"]
@@ -42,7 +41,7 @@ class Life(Protocol):
 class Own:
     """A server of the tests."""
 
-    def __init__(self, how: How, port: int, sink: Sink, script: Script | None) -> None:
+    def __init__(self, how: How, port: int, sink: Received, script: Script | None) -> None:
         self._how, self._port, self._sink, self._script = how, port, sink, script
         self._stack = ExitStack()
 
@@ -121,7 +120,7 @@ def rotel(ports: dict[str, int], sink: int, folder: Path) -> Program:
 
 
 @contextmanager
-def receiver(kind: Kind, how: How, folder: Path, sink: Sink, script: Script | None = None) -> Iterator[tuple[OtlpExport, Life]]:
+def receiver(kind: Kind, how: How, folder: Path, sink: Received, script: Script | None = None) -> Iterator[tuple[OtlpExport, Life]]:
     """One that is not there yet, and how to send to it. `script` is the sink's."""
     ports = free_ports("grpc", "http")
     port = ports["grpc" if how == "grpc" else "http"]
