@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-from otel_usdt.doctor import host, kernel, rights, tried
+from otel_usdt.doctor import host, kernel, maps, probed, rights, tried
 from otel_usdt.doctor.check import Check
 
 
@@ -41,6 +41,8 @@ def examine() -> Report:
         *asked,
         tried.uprobe_multi(ours),
         tried.uprobe_session(ours),
+        maps.ring_buffer(ours),
+        maps.obi_slot(ours),
         tried.tracefs(ours),
         host.bpffs(),
         rights.capabilities(ours, why_admin),
@@ -51,9 +53,9 @@ def examine() -> Report:
         kernel.perf_event_paranoid(),
         host.kernel_image(),
         kernel.uretprobe_pid_filter(release),
-        kernel.nop5(release, machine),
-        kernel.uretprobe_seccomp(release, machine, kernel.processes_under_seccomp()),
-        kernel.trampoline(release, machine),
+        probed.nop5(ours, machine),
+        probed.uretprobe_seccomp(ours, machine, kernel.processes_under_seccomp()),
+        probed.trampoline(ours, machine),
         host.obi(),
     )
     return Report(checks, rights.profile(ours, why_admin))

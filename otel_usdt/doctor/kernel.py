@@ -81,39 +81,14 @@ def perf_event_paranoid(root: Path = ROOT) -> Check:
 
 
 def uretprobe_pid_filter(release: str) -> Check:
-    """Seen on 6.1 and 6.12: a return probe for one pid fires for every process that another event probes there."""
+    """Seen on 6.1 and 6.12: a return probe for one pid fires for every process that another event probes there.
+
+    By its version: to see it would take two processes and a program, and it changes nothing, for the check in BPF is always made.
+    """
     name = "fault: pid filter"
     if version_of(release) < (6, 13):
         return Check(name, "ok", "return probes ignore their pid up to 6.12: handled, the BPF program checks it again")
     return Check(name, "ok", "not in this kernel")
-
-
-def nop5(release: str, machine: str) -> Check:
-    """Since 6.16 a probe on a 5-byte nop becomes a call, which writes below the stack pointer."""
-    name = "fault: 5-byte nop"
-    if machine == "x86_64" and version_of(release) >= (6, 16):
-        found = "a probe on a 5-byte nop inside a function corrupts its stack: handled, such places are refused"
-        return Check(name, "ok", found)
-    return Check(name, "ok", "not in this kernel")
-
-
-def uretprobe_seccomp(release: str, machine: str, filtered: int) -> Check:
-    """6.11 to 6.13: returning through a return probe is a system call, and a seccomp filter kills the process for it."""
-    name = "fault: seccomp"
-    if machine != "x86_64" or not (6, 11) <= version_of(release) < (6, 14):
-        return Check(name, "ok", "not in this kernel")
-    return Check(
-        name,
-        "warn",
-        f"return probes kill processes under a seccomp filter (there are {filtered}) unless this kernel has cf6cb56ef244",
-        "for containers and sandboxed services use USDT pairs, not functions; or boot 6.14 or newer",
-    )
-
-
-def trampoline(release: str, machine: str) -> Check:
-    """Tail calls are told from abandoned calls by the code of the kernel's return trampoline, which 6.11 changed."""
-    since = "with the uretprobe system call" if machine == "x86_64" and version_of(release) >= (6, 11) else "with a breakpoint"
-    return Check("return trampoline", "ok", f"{since}: recognised by its code, wherever it is mapped")
 
 
 def processes_under_seccomp(root: Path = ROOT) -> int:

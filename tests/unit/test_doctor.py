@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from otel_usdt.cli.doctor import MARKS, PLAIN_MARKS, lines
-from otel_usdt.doctor import host, kernel, rights, tried
+from otel_usdt.doctor import child, host, kernel, probed, rights, tried
 from otel_usdt.doctor.check import NEEDS_ROOT, Check
 from otel_usdt.doctor.examine import examine
 
@@ -21,6 +23,8 @@ ALL = sum(1 << bit for bit in rights.BITS.values())
 CALL = "from otel_usdt.cli.main import main; main(['doctor', '--json'], prog_name='otel-usdt')"
 # Imported as root, for nobody may not be able to read this folder.
 AS_NOBODY = f"import os, otel_usdt.cli.doctor; os.setgroups([]); os.setgid(65534); os.setuid(65534); {CALL}"
+TRIED = ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "uprobe session")
+TRIED += ("ring buffer", "map in map", "tracefs")
 SERVICE = Path(__file__).parents[2] / "deploy" / "otel-usdt.service"
 
 
@@ -52,8 +56,10 @@ def test_this_machine_passes_as_root() -> None:
     code, checks, profile = doctor()
     assert code == 0
     assert {name: check.found for name, check in checks.items() if check.status == "fail"} == {}
-    for name in ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "tracefs", "capabilities"):
+    for name in (*TRIED, "capabilities"):
         assert checks[name].status == "ok"
+    for name in ("fault: 5-byte nop", "fault: seccomp", "return trampoline"):
+        assert "could not be tried" not in checks[name].found
     assert set(profile["capabilities_needed"]) <= set(profile["capabilities_held"])
 
 
@@ -62,7 +68,7 @@ def test_without_root_it_says_what_it_could_not_try() -> None:
     """As nobody the privileged checks are not tried, and say so; nothing is called broken that was not tried."""
     code, checks, profile = doctor(code=AS_NOBODY)
     assert code == 0
-    for name in ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "uprobe session", "tracefs"):
+    for name in TRIED:
         assert (checks[name].status, checks[name].found) == ("warn", NEEDS_ROOT)
     assert checks["capabilities"].status == "warn"
     assert profile["capabilities_held"] == []
@@ -114,22 +120,59 @@ def test_kernel_floor_is_5_15(release: str, status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "status"), [("6.10.5", "ok"), ("6.11.0", "warn"), ("6.12.117", "warn"), ("6.14.1", "ok"), ("6.18.0", "ok")]
+    ("check", "look", "seen", "status", "told"),
+    [
+        ("nop5", "nop5_becomes", "cc", "ok", "not in this kernel"),
+        ("nop5", "nop5_becomes", "e8", "ok", "such places are refused"),
+        ("nop5", "nop5_becomes", "90", "warn", "something unknown: 90"),
+        ("trampoline", "trampoline_code", "cc", "ok", "with a breakpoint"),
+        ("trampoline", "trampoline_code", "50514153", "ok", "with the uretprobe system call"),
+        ("trampoline", "trampoline_code", "f30f1efa", "warn", "unknown code (f30f1efa)"),
+    ],
 )
-def test_uretprobe_under_seccomp_is_dangerous_from_6_11_to_6_13(release: str, status: str) -> None:
-    """The kernels on which a return probe may kill a sandboxed process are warned of; arm64 has no such system call."""
-    told = kernel.uretprobe_seccomp(release, "x86_64", 7)
-    assert told.status == status
-    assert ("there are 7" in told.found) == (status == "warn")
-    assert kernel.uretprobe_seccomp(release, "aarch64", 7).status == "ok"
+def test_what_a_probed_child_shows_is_told(
+    monkeypatch: pytest.MonkeyPatch, check: str, look: str, seen: str, status: str, told: str
+) -> None:
+    """What each kernel makes of a nop and of a return, and what no kernel that we know of makes of them."""
+    monkeypatch.setattr(child, look, lambda: seen)
+    answer = getattr(probed, check)(held(), "x86_64")
+    assert (answer.status, told in answer.found) == (status, True), answer
+    assert getattr(probed, check)(held(), "aarch64").found == "x86_64 only"
+    assert getattr(probed, check)(held("CAP_BPF", "CAP_SYS_ADMIN", root=False), "x86_64").found == NEEDS_ROOT
 
 
-def test_known_faults_are_told_by_version() -> None:
-    """Faults that are handled are told where they are, and absent elsewhere."""
+@pytest.mark.kernel
+def test_a_kernel_that_kills_for_a_return_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that a seccomp filter ends is what such a kernel shows; a child that returns is none."""
+
+    def killed() -> str:
+        os.kill(os.getpid(), signal.SIGSYS)
+        return child.RETURNED
+
+    monkeypatch.setattr(child, "returns_under_seccomp", lambda: child.in_child(killed))
+    told = probed.uretprobe_seccomp(held(), "x86_64", 7)
+    assert told.status == "warn"
+    assert "there are 7" in told.found
+    assert "SIGSYS" in told.found
+    monkeypatch.setattr(child, "returns_under_seccomp", lambda: child.in_child(lambda: child.RETURNED))
+    assert probed.uretprobe_seccomp(held(), "x86_64", 7).status == "ok"
+
+
+def test_what_a_child_is_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the child is no finding: it says that it could not be tried, and why."""
+
+    def refused() -> str:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(child, "nop5_becomes", lambda: child.in_child(refused))
+    told = probed.nop5(held(), "x86_64")
+    assert (told.status, told.found) == ("warn", "could not be tried: Operation not permitted")
+
+
+def test_the_pid_filters_fault_is_told_by_version() -> None:
+    """A fault that is handled is told where it is, and absent elsewhere."""
     assert "handled" in kernel.uretprobe_pid_filter("6.12.117").found
     assert kernel.uretprobe_pid_filter("6.18.1").found == "not in this kernel"
-    assert "handled" in kernel.nop5("6.18.1", "x86_64").found
-    assert kernel.nop5("6.12.1", "x86_64").found == kernel.nop5("6.18.1", "aarch64").found == "not in this kernel"
 
 
 @pytest.mark.parametrize(

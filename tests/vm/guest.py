@@ -18,9 +18,16 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from otel_usdt.doctor import maps, probed, rights, tried
 from tests.kernel.obi import bpffs
 
 PATIENCE_S = 300.0
+# The supervisor, which elsewhere ends a pipeline that takes longer than 15 s to flush.
+PATIENT_SUPERVISOR = f"""
+from otel_usdt import succession, supervisor
+succession.FLUSH_GRACE_S = {PATIENCE_S}
+raise SystemExit(supervisor.main(["-"]))
+"""
 
 
 class Program:
@@ -64,6 +71,14 @@ class Said:
                 raise SystemExit(f"it never said {text!r}: {self.lines}")
 
 
+def doctor() -> dict[str, tuple[str, str]]:
+    """What doctor finds of the things in which kernels differ: status and words."""
+    ours, machine = rights.our_rights(), platform.machine()
+    checks = [tried.uprobe_multi(ours), maps.ring_buffer(ours), maps.obi_slot(ours)]
+    checks += [probed.nop5(ours, machine), probed.uretprobe_seccomp(ours, machine, 0), probed.trampoline(ours, machine)]
+    return {check.name: (check.status, check.found) for check in checks}
+
+
 def main(work: Path) -> None:
     """Read from `work`, write to work/out."""
     script = json.loads((work / "script").read_text())
@@ -79,7 +94,7 @@ def main(work: Path) -> None:
         with bpffs(here / "bpf") as obi:
             obi.start()
             environment = {**os.environ, "PLAN": str(work / "plan"), "HERE": str(here / "here"), "OUT": str(work / "out")}
-            command = [sys.executable, "-P", "-m", "otel_usdt.supervisor", "-"]
+            command = [sys.executable, "-P", "-c", PATIENT_SUPERVISOR]
             supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
             assert supervisor.stderr
             said = Said(supervisor.stderr)
@@ -95,6 +110,7 @@ def main(work: Path) -> None:
             told["links"] = sum("bpf_link" in one or "bpf-link" in one for one in held)
             supervisor.send_signal(signal.SIGTERM)
             told["exit_code"] = supervisor.wait(PATIENCE_S)
+            told["doctor"] = doctor()
             told["semaphores"] = one.run("semaphores 0 0")
             told["said"] = said.lines
         for each in programs.values():

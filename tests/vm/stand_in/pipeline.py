@@ -16,15 +16,20 @@ from otel_usdt.channel import Channel
 RINGBUF = 27  # include/uapi/linux/bpf.h, enum bpf_map_type
 
 
-def contents(descriptor: int) -> bytes:
-    """Of a map, or of a file."""
+def write(descriptor: int, path: Path) -> None:
+    """A map, or a file. Of a ring only as much as was used: the rest is a hole, and it must not have begun anew."""
     told = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines() if ":\t" in line)
     if "map_type" not in told:
-        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    entries = int(told["max_entries"])
-    if int(told["map_type"]) == RINGBUF:
-        return mapped(descriptor, 0, mmap.PAGESIZE) + mapped(descriptor, mmap.PAGESIZE, mmap.PAGESIZE + 2 * entries)
-    return mapped(descriptor, 0, (int(told["value_size"]) + 7) // 8 * 8 * entries)
+        path.write_bytes(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        return
+    entries, page = int(told["max_entries"]), mmap.PAGESIZE
+    if int(told["map_type"]) != RINGBUF:
+        path.write_bytes(mapped(descriptor, 0, (int(told["value_size"]) + 7) // 8 * 8 * entries))
+        return
+    produced = int.from_bytes(mapped(descriptor, page, page)[:8], "little")
+    assert produced <= entries
+    path.write_bytes(mapped(descriptor, 0, page) + mapped(descriptor, page, page + produced))
+    os.truncate(path, 2 * page + 2 * entries)
 
 
 def mapped(descriptor: int, at: int, size: int) -> bytes:
@@ -40,5 +45,5 @@ while (said := pipe.receive()) and "detached" not in said[0]:
     continue
 out = Path(os.environ["OUT"])
 for number, descriptor in enumerate(descriptors):
-    (out / str(number)).write_bytes(contents(descriptor))
+    write(descriptor, out / str(number))
 (out / "message").write_text(json.dumps({**message, "descriptors": len(descriptors)}))
