@@ -16,7 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Sink:
-    """`spans` by name, of all that was accepted; `metrics` is the newest request. A request that comes during a stall is never accepted."""
+    """`spans` by name, of all that was accepted; `metrics` is the newest request. A request that comes during a stall is never accepted.
+
+    One whose answer comes too late for the client, on a busy machine, comes again: its spans count once.
+    """
 
     port: int = 0
     spans: Counter[str] = field(default_factory=Counter)
@@ -36,7 +39,7 @@ class Sink:
             for span in scope.spans
         ]
         with self.lock:
-            self.spans.update(name for name, _ in told)
+            self.spans.update(name for name, identity in told if identity not in self.ids)
             self.ids.update(identity for _, identity in told)
 
     def points(self, metric: str) -> list[tuple[dict[str, str], Any]]:

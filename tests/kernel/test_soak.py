@@ -212,7 +212,7 @@ def test_every_call_is_accounted_for_whatever_happens(
     """At every look of 90 s the ledger closes, no program is harmed, and at the end each count is what the programs did."""
     print(f"OTEL_USDT_SOAK_SEED={SEED} OTEL_USDT_SOAK_S={SECONDS:g}")
     sink = stack.enter_context(running_sink())
-    otlp = {"endpoint": f"http://127.0.0.1:{sink.port}", "protocol": "http/protobuf", "timeout": "2s"}
+    otlp = {"endpoint": f"http://127.0.0.1:{sink.port}", "protocol": "http/protobuf"}
     truth = Truth.make(tmp_path / "truth")
     host = otel_usdt.run(
         {
@@ -232,7 +232,6 @@ def test_every_call_is_accounted_for_whatever_happens(
     ledger = last_ledger(sink)
     check_closed(ledger)
     check_follows(soak.last, ledger)
-    assert len(sink.ids) == sum(sink.spans.values())
     buckets = {attributes["otel_usdt.span.name"]: sum(point.bucket_counts) for attributes, point in sink.points("otel_usdt.call.duration")}
     account = truth.read()
     print(account, {name: {key: count for key, count in counts.items() if count} for name, counts in ledger.items()})
