@@ -74,7 +74,7 @@ class Said:
 def doctor() -> dict[str, tuple[str, str]]:
     """What doctor finds of the things in which kernels differ: status and words."""
     ours, machine = rights.our_rights(), platform.machine()
-    checks = [tried.uprobe_multi(ours), maps.ring_buffer(ours), maps.obi_slot(ours)]
+    checks = [tried.uprobe_multi(ours), tried.uprobe_session(ours), maps.ring_buffer(ours), maps.obi_slot(ours)]
     checks += [probed.nop5(ours, machine), probed.uretprobe_seccomp(ours, machine, 0), probed.trampoline(ours, machine)]
     return {check.name: (check.status, check.found) for check in checks}
 

@@ -156,10 +156,11 @@ def test_probes_are_attached_by_what_the_kernel_has(there: tuple[dict[str, Any],
 
 
 def test_doctor_names_what_a_kernel_has_and_lacks(there: tuple[dict[str, Any], Told]) -> None:
-    """Found by trying, in a child where that could harm: 6.1 has no uprobe_multi and returns by a breakpoint; neither makes nops calls."""
+    """Found by trying, in a child where that could harm: 6.1 has no uprobe_multi and returns by a breakpoint."""
     programs, _ = there
     old, found = programs["release"].startswith("6.1."), {name: words for name, (_, words) in programs["doctor"].items()}
     assert found["uprobe_multi"].startswith("not in this kernel" if old else "there")
+    assert found["uprobe session"].startswith("not in this kernel")
     assert found["return trampoline"].startswith("with a breakpoint" if old else "with the uretprobe system call")
     assert found["fault: 5-byte nop"].startswith("not in this kernel: a probe on a 5-byte nop is a breakpoint")
     assert found["fault: seccomp"].startswith("not in this kernel") or not old
