@@ -23,8 +23,8 @@ ALL = sum(1 << bit for bit in rights.BITS.values())
 CALL = "from otel_usdt.cli.main import main; main(['doctor', '--json'], prog_name='otel-usdt')"
 # Imported as root, for nobody may not be able to read this folder.
 AS_NOBODY = f"import os, otel_usdt.cli.doctor; os.setgroups([]); os.setgid(65534); os.setuid(65534); {CALL}"
-TRIED = ("bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "uprobe session")
-TRIED += ("ring buffer", "map in map", "tracefs")
+TRIED = ["bpf(2)", "BPF program", "perf_event_open(2)", "uprobe", "attach cookie", "uprobe_multi", "uprobe session"]
+TRIED += ["ring buffer", "map in map", "tracefs"]
 SERVICE = Path(__file__).parents[2] / "deploy" / "otel-usdt.service"
 
 
