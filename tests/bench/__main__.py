@@ -1,7 +1,7 @@
 """`python -m tests.bench [SUITE...]`: otel-usdt beside bpftrace and the OpenTelemetry SDK, in turns, in one run.
 
-Prints a table; exit code 1 when a floor is missed. `--quick` is the minute that the tests run, with wide margins. `--json FILE` keeps the
-figures of the suites that ran, beside what FILE has of the others.
+Prints a table; exit code 1 when a floor is missed. `--quick` is the minute that the tests run, with wide margins. `--publish` writes the
+figures of the suites that ran, beside those of the others, to docs/benchmarks/ with their pictures, and the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ import otel_usdt
 from tests.bench import bulk, burst, calls, encode, growth, hit, latency, starts
 from tests.bench.bench import Bench
 from tests.bench.machine import machine
-from tests.bench.results import Result, Row, Spread, to_json, told
+from tests.bench.results import Result, Row, ratio, spread, to_json
 from tests.kernel.program import compile_workload
 
 # In the order of the table. A suite is a function that takes a Bench and yields rows and curves.
@@ -79,31 +80,17 @@ def table(measured: Mapping[str, Iterable[Result]], quick: bool) -> Table:
     return shown
 
 
-def spread(one: Spread | None) -> str:
-    """A figure with its spread."""
-    if one is None:
-        return ""
-    return told(one.median) + (f" [{told(one.ends[0])} .. {told(one.ends[1])}]" if len(one.values) > 1 else "")
-
-
-def ratio(row: Row) -> str:
-    """A ratio with its spread over single rounds."""
-    if row.ratio is None:
-        return ""
-    return f"{row.ratio:.2f}" + (f" [{row.ratios[0]:.2f} .. {row.ratios[1]:.2f}]" if row.ratios and row.ours.values[1:] else "")
-
-
 def missed(measured: Mapping[str, Iterable[Result]], quick: bool) -> list[str]:
     """The figures that did not reach their floor."""
     rows = [row for results in measured.values() for row in results if isinstance(row, Row) and row.verdict(quick) is False]
     return [f"{row.figure}: {spread(row.ours)} {row.unit}, ratio {ratio(row) or 'none'}, floor {row.floor}" for row in rows]
 
 
-def keep(path: Path, measured: Mapping[str, Iterable[Result]]) -> None:
-    """Writes the figures; those of suites that did not run now stay."""
+def keep(path: Path, measured: Mapping[str, Iterable[Result]], load: float) -> None:
+    """Writes the figures, and how busy the machine was before; those of suites that did not run now stay."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"suites": {}}
     at = time.strftime("%Y-%m-%d", time.gmtime())
-    now = {name: {"at": at, "results": to_json(results)} for name, results in measured.items()}
+    now = {name: {"at": at, "load": load, "results": to_json(results)} for name, results in measured.items()}
     suites = {name: found for name in SUITES if (found := now.get(name) or kept["suites"].get(name))}
     path.write_text(json.dumps({"machine": machine(), "suites": suites}, indent=1) + "\n")
 
@@ -113,14 +100,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; all when none is named")
     parser.add_argument("--quick", action="store_true", help="a minute in all, with wide margins")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md and its pictures")
     asked = parser.parse_args(arguments)
+    if asked.quick and asked.publish:
+        parser.error("a quick run's figures are not for publishing")
     if unknown := [name for name in asked.suites if name not in SUITES]:
         parser.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(SUITES)})")
+    load = round(os.getloadavg()[0], 1)
     measured = run(asked.suites or list(SUITES), asked.quick)
     Console(width=None if sys.stdout.isatty() else 200).print(table(measured, asked.quick))
-    if asked.json:
-        keep(asked.json, measured)
+    if asked.publish:
+        from tests.bench import page  # brings matplotlib, which a quick run has no use for
+
+        keep(page.RESULTS, measured, load)
+        page.write()
     for line in missed(measured, asked.quick):
         print(f"missed: {line}")
     return 1 if missed(measured, asked.quick) else 0

@@ -108,6 +108,20 @@ def told(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
 
 
+def spread(one: Spread | None) -> str:
+    """A figure with the least and the most of its rounds."""
+    if one is None:
+        return ""
+    return told(one.median) + (f" [{told(one.ends[0])} .. {told(one.ends[1])}]" if len(one.values) > 1 else "")
+
+
+def ratio(row: Row) -> str:
+    """A ratio with the least and the most of single rounds."""
+    if row.ratio is None:
+        return ""
+    return f"{row.ratio:.2f}" + (f" [{row.ratios[0]:.2f} .. {row.ratios[1]:.2f}]" if row.ratios and row.ours.values[1:] else "")
+
+
 def to_json(results: Iterable[Result]) -> list[dict[str, Any]]:
     """As they are kept for the pictures."""
     return [_row(one) if isinstance(one, Row) else {"curve": one.picture, "label": one.label, "x": one.x, "y": one.y} for one in results]

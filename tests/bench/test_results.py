@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
+from tests.bench.latency import middle_ns, upper_ns
 from tests.bench.results import Curve, Floor, Row, Spread, at_least, at_most, from_json, to_json, told
 
 OURS, PEER = Spread((2.0, 1.0, 3.0)), Spread((4.0, 4.0, 3.0))
@@ -55,11 +56,18 @@ def test_figures_are_kept_beside_those_of_other_suites(tmp_path: Path) -> None:
     """One suite can be measured anew; what is read again is what was written."""
     curve = Curve("loss against rate", "spans", (1.0, 2.0), (0.0, 0.5))
     path = tmp_path / "results.json"
-    bench.keep(path, {"calls": [ROW, curve]})
-    bench.keep(path, {"encode": [Row("read", "/CPU s", OURS)]})
+    bench.keep(path, {"calls": [ROW, curve]}, 0.1)
+    bench.keep(path, {"encode": [Row("read", "/CPU s", OURS)]}, 0.1)
     kept = json.loads(path.read_text())["suites"]
     assert list(kept) == ["calls", "encode"]
     assert from_json(kept["calls"]["results"]) == [ROW, curve] == from_json(to_json([ROW, curve]))
+
+
+def test_the_median_of_buckets() -> None:
+    """8 to 9 ns is the first bucket above single nanoseconds; within a bucket calls are spread evenly."""
+    assert [upper_ns(bucket) for bucket in (0, 7, 8, 15, 16, 23, 24)] == [1, 8, 9, 16, 18, 32, 36]
+    assert middle_ns([0] * 16 + [10]) == 17.0
+    assert middle_ns([0] * 16 + [5, 0, 5]) == 18.0
 
 
 @pytest.mark.parametrize(

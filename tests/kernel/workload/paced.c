@@ -23,7 +23,7 @@ static int bucket(long ns)
  * Bucket i of the answer counts calls of less than (8 + i % 8 + 1) << (i / 8 - 1) ns, from i 8 on; below, of i ns. */
 void run_paced(long n, long rate)
 {
-    long began = now_ns(), now = began, spent = 0;
+    long began = now_ns(), now = began;
     memset(counts, 0, sizeof counts);
     for (long i = 0; i < n; i++) {
         long due = rate ? began + (long)((__int128)i * 1000000000 / rate) : 0;
@@ -31,10 +31,8 @@ void run_paced(long n, long rate)
         outer(i);
         long after = now_ns();
         counts[bucket(after - now)]++;
-        spent += after - now;
         now = after;
     }
     say("elapsed_ns", now - began);
-    say("spent_ns", spent);
     say_list("counts", counts, BUCKETS);
 }
