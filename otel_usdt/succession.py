@@ -82,8 +82,8 @@ class Pipeline:
         self.starts_at = None
         try:
             self._process, self._pipe = start_pipeline(self._user)
-        except OSError as error:  # no memory, no process to be had
-            return self._follows(str(error.strerror))
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, no process to be had
+            return self._follows(str(error))
         self._hand_over(self._pipe)
         if self._attached:
             self._pipe.send(self._attached)
