@@ -16,20 +16,18 @@ from otel_usdt.channel import Channel
 RINGBUF = 27  # include/uapi/linux/bpf.h, enum bpf_map_type
 
 
-def write(descriptor: int, path: Path) -> None:
-    """A map, or a file. Of a ring only as much as was used: the rest is a hole, and it must not have begun anew."""
+def write(descriptor: int, path: Path) -> int:
+    """A map, or a file; its whole size. Of a ring only what was used is written, and it must not have begun anew."""
     told = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines() if ":\t" in line)
     if "map_type" not in told:
-        path.write_bytes(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
-        return
+        return path.write_bytes(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
     entries, page = int(told["max_entries"]), mmap.PAGESIZE
     if int(told["map_type"]) != RINGBUF:
-        path.write_bytes(mapped(descriptor, 0, (int(told["value_size"]) + 7) // 8 * 8 * entries))
-        return
+        return path.write_bytes(mapped(descriptor, 0, (int(told["value_size"]) + 7) // 8 * 8 * entries))
     produced = int.from_bytes(mapped(descriptor, page, page)[:8], "little")
     assert produced <= entries
     path.write_bytes(mapped(descriptor, 0, page) + mapped(descriptor, page, page + produced))
-    os.truncate(path, 2 * page + 2 * entries)
+    return 2 * page + 2 * entries
 
 
 def mapped(descriptor: int, at: int, size: int) -> bytes:
@@ -44,6 +42,5 @@ message, descriptors = handed
 while (said := pipe.receive()) and "detached" not in said[0]:
     continue
 out = Path(os.environ["OUT"])
-for number, descriptor in enumerate(descriptors):
-    write(descriptor, out / str(number))
-(out / "message").write_text(json.dumps({**message, "descriptors": len(descriptors)}))
+sizes = [write(descriptor, out / str(number)) for number, descriptor in enumerate(descriptors)]
+(out / "message").write_text(json.dumps({**message, "sizes": sizes}))
