@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tests.bench.results import Curve, Result, Row
@@ -69,8 +70,8 @@ def cost(results: Sequence[Result]) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(right=2.2 * max(max(taken.values()) for taken in cases.values()))  # room for the figures
     logarithmic(axes, "time a call, median, logarithmic; at the right: otel-usdt / bpftrace", times)
-    for at, (name, colour) in zip((0.0, 0.32, 0.52), colours.items(), strict=True):
-        axes.annotate(f"● {name}", (at, 1), (0, 5), "axes fraction", "offset points", color=colour, annotation_clip=False)
+    dots = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False)
     return figure
 
 

@@ -185,9 +185,7 @@ def _port(config: OtlpExport) -> int:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_a_disk_that_takes_nothing_meanwhile_costs_nothing(
-    load: Make, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_takes_nothing_meanwhile_costs_nothing(load: Make, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The receiver is away, and the spool's file system of 64 KiB is soon full, or read-only: the rest waits in memory, and all arrive."""
     monkeypatch.setattr(spilling, "DISK_PAUSE_S", 0.05)
     (spool := tmp_path / "spool").mkdir()
