@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
@@ -39,6 +39,7 @@ def snapshot(*durations_ns: int, bounds_ns: Bounds = BOUNDS_NS) -> HistogramSnap
     return HistogramSnapshot(counted(*durations_ns, bounds_ns=bounds_ns), bounds_ns, len(durations_ns), sum(durations_ns), least, most)
 
 
+@settings(deadline=None)
 @given(st.lists(DURATIONS, max_size=30), st.lists(DURATIONS, min_size=1, max_size=20, unique=True).map(sorted).map(tuple))
 def test_explicit_counts_are_numpys_own(durations_ns: list[int], bounds_ns: tuple[int, ...]) -> None:
     """Whatever the bounds: each bucket (lower, upper] has exactly the durations in it, and together they have all."""
@@ -50,6 +51,7 @@ def test_explicit_counts_are_numpys_own(durations_ns: list[int], bounds_ns: tupl
     assert all(type(count) is int for count in counts)
 
 
+@settings(deadline=None)
 @given(st.lists(DURATIONS, max_size=30), st.integers(2, 320))
 @example([0, 1, 2**64 - 1], 160)
 @example([500_000_000, 500_000_001, 10**9, 10**9 + 1], 4)
@@ -111,6 +113,7 @@ def test_hist_lines_leave_out_probes_without_a_histogram() -> None:
     assert [line["probe"] for line in hist_lines([None, snapshot(1)], [QUERY, PARSE])] == ["parse"]
 
 
+@settings(deadline=None)
 @given(st.lists(DURATIONS, min_size=1, max_size=20), st.sampled_from((BOUNDS_NS, None)))
 def test_hist_line_has_four_buckets_an_octave_whatever_the_histogram_is_told_by(durations_ns: list[int], bounds_ns: Bounds) -> None:
     """The bounds between are no part of it."""

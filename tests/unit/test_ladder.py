@@ -6,7 +6,7 @@ from bisect import bisect_left
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_usdt.ladder import BOUNDS_NS, EXPONENTIAL_NS, LONGEST_NS, MAX_CELLS, QUARTERS, STEPS, crowded, step_of, steps, uppers
@@ -15,6 +15,7 @@ LADDERS = [BOUNDS_NS, None, (1,), (LONGEST_NS // 3,)]
 
 
 @pytest.mark.parametrize("bounds_ns", LADDERS)
+@settings(deadline=None)
 @given(st.data())
 def test_the_table_leads_to_the_cell_that_holds_the_duration(bounds_ns: tuple[int, ...] | None, data: st.DataObject) -> None:
     """At every bound, beside it, and anywhere else."""
@@ -49,6 +50,7 @@ def test_bounds_that_the_kernel_can_tell_apart(bounds_ns: tuple[int, ...]) -> No
     assert crowded(bounds_ns) is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 60), st.integers(1, 20), st.integers(1, 20))
 def test_bounds_an_eighth_apart_are_never_crowded(first: int, gap: int, more: int) -> None:
     """The promise of the documentation."""

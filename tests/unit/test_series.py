@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
@@ -36,6 +36,7 @@ SERVE = Span(
 NUMBERS = st.integers(-3, 3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=20), st.sampled_from(["", "refused"]))
 def test_a_key_has_what_tells_calls_apart_and_nothing_else(arguments: list[tuple[int, ...]], error_type: str) -> None:
     """Dimensions, failure, and the failing value where that is the error's type; other numbers are no part of it."""
@@ -146,6 +147,7 @@ def test_differences_are_taken_series_by_series(kernel: Kernel) -> None:
     assert [(one.key, one.calls.count, one.calls.sum_ns) for one in told.series] == [((0, 9, 7, 0, 0), 2, 8_000), ((0, 9, 8, 0, 0), 1, 50)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 1 << 40)), min_size=1, max_size=40), st.integers(1, 6), st.booleans())
 def test_keyed_calls_are_counted_apart_here(calls: list[tuple[int, int]], most: int, exponential: bool) -> None:
     """In batches of any size: the first `most` values have a series each, the others one together, and all parts are the whole."""
