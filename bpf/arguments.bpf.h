@@ -20,14 +20,15 @@ static bool wants(enum wanted what)
 static u64 read_argument(struct pt_regs *ctx, struct argument *a)
 {
     u64 value = a->offset;
+    u32 size = a->size & 15;
     if (a->how == HOW_REGISTER) value = argument_register(ctx, a->reg);
     if (a->how == HOW_MEMORY) {
         u64 address = register_at(ctx, a->reg) + a->offset;
         if (a->scale) address += register_at(ctx, a->index) * a->scale;
         value = 0;
-        bpf_probe_read_user(&value, a->size & 15, (void *)address);
+        if (size <= sizeof value) bpf_probe_read_user(&value, size, (void *)address);
     }
-    u32 shift = 64 - 8 * (a->size & 15);
+    u32 shift = 64 - 8 * size;
     if (shift < 64) value = a->is_signed ? (u64)((s64)(value << shift) >> shift) : value << shift >> shift;
     return value;
 }

@@ -79,10 +79,22 @@ static bool left_by_tail_call(struct pt_regs *ctx)
     return is_trampoline(return_address(ctx));
 }
 
+/* Has another tracer a probe on what lies between the function's first byte and here? Then the trampoline in the return address's
+ * place may be that tracer's, and tells nothing. Code that cannot be read has no breakpoint either. */
+static bool probed_in_front(struct pt_regs *ctx, struct site *s)
+{
+    u64 word[4] = {}, value = 0;
+    u32 moved = s->moved & 31;
+    if (!moved || bpf_probe_read_user(word, moved, (void *)(PT_REGS_IP(ctx) - moved)) < 0) return false;
+    #pragma unroll
+    for (int i = 0; i < 4; i++) value = 3 * value + word[i];
+    return (u32)(value >> 32 ^ value) != s->before;
+}
+
 static bool outlived(struct pt_regs *ctx, struct frame *f, struct site *s, u64 sp)
 {
     bool function = s->binding == BINDING_ACTIVATION;
-    if (f->probe == s->probe && f->sp == sp && (f->binding != BINDING_ACTIVATION || !left_by_tail_call(ctx))) return true;
+    if (f->probe == s->probe && f->sp == sp) return f->binding != BINDING_ACTIVATION || !left_by_tail_call(ctx) || probed_in_front(ctx, s);
     if (f->binding == BINDING_LOOSE) return false;
     if (f->binding == BINDING_BODY) return function ? f->sp < sp + CALL_PUSHES : f->sp < sp;
     if (f->sp != sp) return f->sp < sp;

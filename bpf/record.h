@@ -60,9 +60,10 @@ struct site {
     __u32 rows;           /* of `histogram`, of one CPU */
     __u16 cells;          /* of a row */
     __u16 ladder;
-    __u16 apart;          /* it has a row of `dimensions` */
+    __u8 apart;           /* it has a row of `dimensions` */
+    __u8 moved;           /* at a function's entry: bytes from its first one to here, fewer than 32 */
     __u16 words;          /* of `word`, how many are in use */
-    __u32 unused;
+    __u32 before;         /* a number made of the code from there to here; another tracer's breakpoint in it changes it */
     struct argument argument[READS];
     struct argument traceparent;      /* HOW_NONE: none */
     struct argument key;

@@ -156,6 +156,9 @@ class Site:
     key: Location | None = None
     instruction: str = ""  # what the trap sits on, for people
     cost: Cost = "single-step"
+    entry: int = 0  # at a function's entry: the address of its first byte, from which `address` lies a few instructions at most
+    before: int = 0  # elf/entry_block.py, fingerprint() of the code from there to here
+    stays: str = ""  # why a dear entry is at no cheaper instruction
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ def check(plan: Plan) -> None:
         _want(0 <= site.span < len(plan.spans), f"{site.probe}: no such span probe")
         _want(0 <= site.binary < len(plan.binaries), f"{site.probe}: no such binary")
         _want(0 <= site.file_offset < 1 << 62 and 0 <= site.semaphore_offset < 1 << 32, f"{site.probe}: offset out of range")
+        _want(not site.entry or 0 <= site.address - site.entry < 32, f"{site.probe}: too far from the function's entry")
+        _want(0 <= site.before < 1 << 32, f"{site.probe}: no number of 32 bits")
         words = sum(argument.word for argument in site.arguments)
         fits = words <= TEXT_SLOTS and len(site.arguments) - words <= ARGUMENT_SLOTS + TEXT_SLOTS
         _want(fits, f"{site.probe}: too many arguments")

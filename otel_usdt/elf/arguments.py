@@ -57,6 +57,11 @@ _X86 = _x86_registers()
 _ARM = _arm_registers()
 
 
+def whole_register(name: str) -> str:
+    """The machine register that x86_64's `name` is a part of: "di" of "edi"; "" when it is no general register."""
+    return _X86[name][0] if name in _X86 else ""
+
+
 def parse_arguments(text: str, site: Site) -> tuple[Location | str, ...]:
     """Each argument of a note's argument string: its location, or the reason why a probe cannot read it."""
     found: list[Location | str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,8 @@ from otel_usdt.elf.headers import (
     PF_X,
     PT_LOAD,
     PT_NOTE,
+    SHF_ALLOC,
+    SHF_EXECINSTR,
     SHT_DYNAMIC,
     SHT_DYNSYM,
     SHT_NOBITS,
@@ -117,6 +121,15 @@ class Binary:
         ends = (s.address + s.file_size for s in self._segments if s.type == PT_LOAD and s.address <= address < s.address + s.file_size)
         return self._file.read(offset, min(n, next(ends) - address), f"the code at {address:#x}")
 
+    def loaded(self, *, code: bool) -> Iterator[tuple[int, bytes]]:
+        """(address, bytes) of all that the file loads as code, or of all else; where it has no section headers (sstrip) all is both."""
+        for section in self._sections:
+            if section.flags & SHF_ALLOC and bool(section.flags & SHF_EXECINSTR) is code and section.type != SHT_NOBITS:
+                yield section.address, self._file.read(section.offset, section.size, f"section {section.name}")
+        for segment in () if self._sections else self._segments:
+            if segment.type == PT_LOAD:
+                yield segment.address, self._file.read(segment.offset, segment.file_size, "a segment")
+
     @property
     def ibt(self) -> bool:
         """Is all of it compiled with -fcf-protection=branch? Then an indirect jump without `notrack` lands on endbr64: no jump table."""
@@ -128,7 +141,7 @@ class Binary:
                         return True
         return False
 
-    @property
+    @cached_property
     def unwinds_cxx(self) -> bool:
         """Does it hold C++ code, so that an exception may pass through its functions?"""
         if any(needed.startswith(_CXX_LIBRARIES) for needed in self._needed()):
@@ -137,9 +150,12 @@ class Binary:
 
     def imports(self, *names: str) -> bool:
         """Does it call any of these functions of other files?"""
-        wanted = tuple(name.encode() + b"\0" for name in names)
-        return any(
-            strings.startswith(wanted, start)
+        return not self._imported.isdisjoint(name.encode() for name in names)
+
+    @cached_property
+    def _imported(self) -> frozenset[bytes]:
+        return frozenset(
+            strings[start : strings.index(b"\0", start)]
             for entries, strings in self._symbol_tables()
             for start in entries["name"][entries["section"] == 0].tolist()
         )

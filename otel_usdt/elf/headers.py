@@ -17,6 +17,7 @@ from otel_usdt.errors import BadBinary
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_NOTE = 1, 4
 PF_X = 1
+SHF_ALLOC, SHF_EXECINSTR = 2, 4
 SHT_SYMTAB, SHT_DYNAMIC, SHT_NOBITS, SHT_DYNSYM = 2, 6, 8, 11
 
 MOST_BYTES = 512 << 20  # of one table; a browser's string table with debug names has 400 MB, a hostile sparse file any number
@@ -85,6 +86,7 @@ class Section:
 
     name: str
     type: int
+    flags: int
     address: int
     offset: int
     size: int
@@ -152,8 +154,8 @@ def read_sections(file: ElfFile, header: Header) -> tuple[Section, ...]:
         raise file.bad(f"section {names_section} should hold the sections' names, there are {len(rows)}")
     names = file.read(rows[names_section][4], rows[names_section][5], "the sections' names") if names_section else b""
     return tuple(
-        Section(string_at(names, name), type_, address, offset, size, link, entry_size)
-        for name, type_, _, address, offset, size, link, _, _, entry_size in rows
+        Section(string_at(names, name), type_, flags, address, offset, size, link, entry_size)
+        for name, type_, flags, address, offset, size, link, _, _, entry_size in rows
     )
 
 

@@ -7,11 +7,10 @@ Sources: arch/x86/kernel/uprobes.c (branch_setup_xol_ops, push_setup_xol_ops, is
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
-from typing import Any
 
 from otel_usdt.elf.binary import Binary
+from otel_usdt.elf.disassembly import decoder
 from otel_usdt.elf.notes import UsdtNote
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import ProbeNotFound
@@ -106,16 +105,6 @@ def instruction_text(binary: Binary, address: int) -> str:
     for _, _, mnemonic, operands in decoder(binary.machine).disasm_lite(code, address, count=1):
         return f"{mnemonic} {operands}".rstrip()
     return code[:4].hex(" ")
-
-
-@functools.cache
-def decoder(machine: str) -> Any:
-    """Capstone's disassembler; loaded here, for 15 MB is much for those who do not disassemble."""
-    import capstone
-
-    if machine == "aarch64":
-        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
-    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
 
 def _place(binary: Binary, address: int, *, entry: bool, text: bool) -> Placement:

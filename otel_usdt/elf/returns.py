@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 
 from otel_usdt.elf.binary import Binary
-from otel_usdt.elf.placement import classify, decoder, entry_site
+from otel_usdt.elf.disassembly import decoder
+from otel_usdt.elf.placement import classify, entry_site
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import ProbeNotFound
 
@@ -70,18 +71,6 @@ def return_sites(binary: Binary, symbol: Symbol) -> ReturnSites:
         return ReturnSites(tuple(sorted(_find(binary, symbol))))
     except _Undecided as error:
         return ReturnSites((), str(error))
-
-
-def jumps_to_entry(binary: Binary, symbol: Symbol) -> str:
-    """Says where the function jumps back to its own entry (a loop, or recursion made one), so that an entry probe counts rounds,
-    not calls; "" when it does not, or when its code cannot be followed. x86_64 only.
-    """
-    if binary.machine != "x86_64" or symbol.ifunc:
-        return ""
-    try:
-        return _back_to_entry(binary, symbol, [_sweep(binary, symbol)])
-    except _Undecided:
-        return ""
 
 
 def _back_to_entry(binary: Binary, symbol: Symbol, parts: list[list[_Instruction]]) -> str:

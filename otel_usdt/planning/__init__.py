@@ -13,6 +13,7 @@ from otel_usdt.layout import layout_of
 from otel_usdt.plan import MAX_ROWS, MAX_SITES, MAX_SPANS, Lease, Limits, Plan, Target, Telemetry
 from otel_usdt.planning.arguments import Usual
 from otel_usdt.planning.find import Files
+from otel_usdt.planning.placing import place
 from otel_usdt.planning.spans import Draft, add_span
 from otel_usdt.targets.identity import resource_of
 from otel_usdt.targets.mapped import who_maps
@@ -65,6 +66,7 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
     if not draft.sites:
         first = draft.refused[0]
         raise ProbeRefused("\n".join(f"{one.probe}: {one.reason}" for one in draft.refused), hint=first.remedy)
+    placed = place(draft.sites, draft.functions)
     export = export_of(config.export, environ)
     if export.otlp:
         from otel_usdt.otlp.endpoint import check_export  # brings OpenSSL, which no other plan needs
@@ -74,9 +76,9 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         targets=tuple(targets),
         binaries=tuple(draft.binaries.values()),
         spans=tuple(draft.spans),
-        sites=tuple(draft.sites),
+        sites=tuple(placed.sites),
         refused=tuple(draft.refused),
-        notes=tuple(dict.fromkeys(draft.notes)),
+        notes=tuple(dict.fromkeys([*draft.notes, *placed.notes])),
         lease=Lease(config.lease.owner or "", config.lease.reason or "", config.lease.ttl_s),
         export=export,
         limits=Limits(config.budget.records_per_second, config.limits.ring_bytes, config.limits.text_ring_bytes),

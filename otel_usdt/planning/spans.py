@@ -11,7 +11,7 @@ from typing import Literal
 from otel_usdt.config import SpanConfig, TraceparentConfig
 from otel_usdt.elf.binary import Binary
 from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_site
-from otel_usdt.elf.returns import jumps_to_entry, return_refused, return_sites, switches_stacks, uretprobe_refused
+from otel_usdt.elf.returns import return_refused, return_sites, switches_stacks, uretprobe_refused
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
 from otel_usdt.plan import Argument, Key, Refusal, Role, Site, Span
@@ -31,6 +31,7 @@ class Draft:
     sites: list[Site] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    functions: dict[tuple[int, int], tuple[Binary, Symbol]] = field(default_factory=dict)  # as placing.Functions
 
     def binary(self, binary: Binary) -> int:
         """Its index in the plan."""
@@ -89,7 +90,7 @@ def _returns(draft: Draft, files: Files, end: End, entry: Site, want: Wanted) ->
         raise _Refused(why, "count its entries (mode: count), which is safe")
     unsafe = uretprobe_refused(end.binary) or next(filter(None, (switches_stacks(files.binary(one)) for one in files.programs)), "")
     if not unsafe:
-        return [_site(draft, end, Placement(entry.address, entry.instruction, entry.cost), "return", "activation", read, uretprobe=True)]
+        return [replace(entry, role="return", uretprobe=True, arguments=read, traceparent=None)]
     assert end.symbol is not None
     if end.binary.is_go:
         raise _Refused(unsafe, "count its entries (mode: count), which is safe; goroutines move between threads, so calls cannot be paired")
@@ -171,22 +172,19 @@ def _sites(
             place = usdt_site(end.binary, end.note)
         elif end.symbol is not None:
             place = entry_site(end.binary, end.symbol)
-            # Go's functions all jump back, but only when their stack has grown: no other note would be seen for these.
-            again = "" if end.binary.is_go or place.refused else jumps_to_entry(end.binary, end.symbol)
-            if again:
-                notes.append(f"{end.key}: {again}")
         else:
             place = address_site(end.binary, end.spec.address)
         if place.refused:
             raise _Refused(place.refused, place.remedy)
         made = _site(draft, end, place, role, binding, arguments(end, what, notes))
+        if end.symbol is not None:
+            made = replace(made, entry=end.symbol.address)
+            draft.functions[made.binary, made.entry] = end.binary, end.symbol
         sites.append(replace(made, traceparent=traceparent(end, outside, notes)))
     return sites
 
 
-def _site(
-    draft: Draft, end: End, place: Placement, role: Role, binding: Binding, read: tuple[Argument, ...], *, uretprobe: bool = False
-) -> Site:
+def _site(draft: Draft, end: End, place: Placement, role: Role, binding: Binding, read: tuple[Argument, ...]) -> Site:
     semaphore = end.binary.file_offset(end.note.semaphore) if end.note and end.note.semaphore else 0
     return Site(
         span=-1,  # known when the span is added
@@ -195,7 +193,6 @@ def _site(
         probe=end.key,
         address=place.address,
         file_offset=end.binary.file_offset(place.address),
-        uretprobe=uretprobe,
         semaphore_offset=semaphore,
         binding=binding,
         arguments=read,

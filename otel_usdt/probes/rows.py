@@ -11,7 +11,7 @@ from otel_usdt.layout import Bounds, Layout, is_apart
 from otel_usdt.plan import ARGUMENT_SLOTS, TEXT_SLOTS, Argument, Plan, Site, Span
 
 ARGUMENT = struct.Struct("<BBBBBBHHHIq")
-SITE = struct.Struct("<IBBBBIIQQIIIBBBBIHHHHI")
+SITE = struct.Struct("<IBBBBIIQQIIIBBBBIHHBBHI")
 DIMENSIONS = struct.Struct("<IIIBBBBIIq")
 STEP = struct.Struct("<QQ")
 LADDER_BYTES = STEPS * STEP.size
@@ -112,8 +112,9 @@ def site_row(plan: Plan, site: Site, layout: Layout, tgid: int = 0, *, role: Ker
         layout.cells,
         layout.ladder(span),
         is_apart(span),
+        site.address - site.entry if site.entry else 0,
         len(words),
-        0,
+        site.before,
     )
     read = b"".join(argument_row(argument, machine) for argument in others).ljust(READS * ARGUMENT.size, b"\0")
     named = b"".join(argument_row(argument, machine) for argument in words).ljust(TEXT_SLOTS * ARGUMENT.size, b"\0")

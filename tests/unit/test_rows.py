@@ -55,9 +55,16 @@ def test_every_field_of_a_site_is_in_its_place() -> None:
     assert read(row) == {
         "probe": 1, "role": 1, "scope": 2, "binding": 2, "mode": 2, "tgid": 4321, "sp_bias": 0, "target": 1 << 2,
         "min_duration_ns": 0x1122334455667788, "sample_below": 0x80000000, "stride": 77, "reads": 0, "has_text": 0,
-        "join": 15, "in_comment": 0, "keyed": 0, "rows": 3, "cells": 280, "ladder": 0, "apart": 0, "words": 0, "unused": 0,
+        "join": 15, "in_comment": 0, "keyed": 0, "rows": 3, "cells": 280, "ladder": 0, "apart": 0, "moved": 0,
+        "words": 0, "before": 0,
     }  # fmt: skip
     assert all(set(argument.values()) == {0} for argument in (*arguments_of(row), outside_of(row), outside_of(row, "key")))
+
+
+def test_a_moved_entry_tells_how_far_and_over_what() -> None:
+    """Bytes from the function's first one, and the number that their code has."""
+    row = read(site_row(PLAN, replace(SITE, address=0x1150, entry=0x1139, before=0xFEDCBA98), LAYOUT))
+    assert (row["moved"], row["before"]) == (0x17, 0xFEDCBA98)
 
 
 def test_where_a_traceparent_is_follows_the_arguments() -> None:

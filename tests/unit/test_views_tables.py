@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -213,6 +214,19 @@ def test_plan_says_where_at_what_cost_and_who_pays(planned: Plan) -> None:
         "lease: for team, INC-1; ends after 30 min 0 s; at most 20,000 records a second",
         "export: OTLP to http://localhost:4317",
     ]
+
+
+def test_plan_says_what_a_moved_probe_saves_and_why_a_dear_one_stays(planned: Plan) -> None:
+    """The saving stands at the site, the sum of them at the top; so does the reason where there is none."""
+    where = {"address": 0x2007, "file_offset": 0x2007, "entry": 0x2000, "instruction": "je 0x2010"}
+    moved = replace(planned, sites=tuple(replace(site, cost="emulated", **where) for site in planned.sites[2:4]))  # type: ignore[arg-type]
+    lines = told(plan.plain, moved.to_dict())
+    assert lines[1] == "1 site moved to a later instruction of its function, at ~1/35 of the first one's cost on every hit"
+    saved = "cheap, 7 bytes into the function, whose first instruction is dear"
+    assert f"    enter        func:flush  app+0x2007  on je 0x2010  {saved}" in lines
+    assert "    return trap  func:flush  app+0x2007  on je 0x2010  with the entry's" in lines
+    dear = replace(planned, sites=tuple(replace(site, entry=0x2000, stays="ret ends the search") for site in planned.sites[2:4]))
+    assert "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, ~35 x: ret ends the search" in told(plan.plain, dear.to_dict())
 
 
 def test_plan_is_drawn_with_the_same_words(planned: Plan) -> None:

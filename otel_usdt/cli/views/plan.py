@@ -50,6 +50,9 @@ def lines(plan: Plan) -> Iterator[Line]:
         yield [
             (f"{plural(dear, 'site')} on an instruction that must be single-stepped: ~35 x the cost of the others, on every hit", "yellow")
         ]
+    if moved := sum(map(_moved, sites)):
+        saving = "moved to a later instruction of its function, at ~1/35 of the first one's cost on every hit"
+        yield [(f"{plural(moved, 'site')} {saving}", "green")]
     if raised := sum(bool(site["semaphore_offset"]) for site in sites):
         yield [(f"{plural(raised, 'site')} with a USDT semaphore, raised while attached and dropped even if we are killed", "dim")]
     for index, target in enumerate(plan.get("targets", ())):
@@ -124,6 +127,10 @@ def _site(plan: Plan, site: dict[str, Any]) -> list[Piece]:
     name = plan["binaries"][binary]["name"] if isinstance(binary, int) else binary
     kind = "return trap" if site["uretprobe"] else site["role"]
     cost, style = ("with the entry's", "dim") if site["uretprobe"] else _COSTS.get(site["cost"], (site["cost"], "none"))
+    if _moved(site):
+        cost, style = f"{cost}, {site['address'] - site['entry']} bytes into the function, whose first instruction is dear", "green"
+    elif site["stays"] and not site["uretprobe"]:
+        cost = f"{cost}: {printable(site['stays'])}"
     on = printable(site["instruction"])
     address = site["address"] if isinstance(site["address"], str) else f"{site['address']:#x}"
     return [
@@ -133,6 +140,11 @@ def _site(plan: Plan, site: dict[str, Any]) -> list[Piece]:
         (f"on {on}" if on else "", "dim"),
         (cost, style),
     ]
+
+
+def _moved(site: dict[str, Any]) -> bool:
+    """Does its probe sit behind the function's first instruction, and save by it?"""
+    return bool(site["entry"] and site["address"] > site["entry"] and site["cost"] == "emulated" and not site["uretprobe"])
 
 
 def _bounds(plan: Plan) -> Iterator[Line]:
