@@ -12,8 +12,9 @@ stop() { printf 'set-up: %s\n  remedy: %s\n' "$1" "$2" >&2; exit 1; }
 run_packages="python3 python3-venv python3-bpfcc"
 # The demo runs a throw-away PostgreSQL of its own (pgbench is in the same package); a cluster that the package starts is left alone.
 demo_packages="postgresql"
-# The tests compile workloads with USDT probes, count the same events with bpftrace, and trace into containers of a dockerd of their own.
-test_packages="gcc libc6-dev binutils systemtap-sdt-dev bpftrace docker.io"
+# The tests compile workloads with USDT probes (and functions by two compilers), count the same events with bpftrace, and trace into
+# containers of a dockerd of their own.
+test_packages="gcc clang libc6-dev binutils systemtap-sdt-dev bpftrace docker.io"
 
 case "${1:-}" in
 run) packages="$run_packages $demo_packages" ;;

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast hypothesis draws is the machine's business: beside other work a second is soon over.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Before gRPC is imported. What the tests fork runs a program at once and makes no calls; gRPC's care for children that would, in a process
 # that forks while calls are under way, has left channels that never connected again.

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import otel_usdt
-from tests.bench import bulk, burst, calls, encode, growth, hit, latency, starts
+from tests.bench import bulk, burst, calls, encode, growth, hit, latency, placement, starts
 from tests.bench.bench import Bench
 from tests.bench.machine import machine
 from tests.bench.results import Result, Row, ratio, spread, to_json
@@ -35,6 +35,7 @@ SUITES: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
     "calls": calls.measure,
     "hits": hit.measure,
     "bulk": bulk.measure,
+    "placement": placement.measure,
     "encode": encode.measure,
     "burst": burst.measure,
     "latency": latency.measure,

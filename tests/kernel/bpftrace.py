@@ -11,10 +11,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from tests.kernel.program import Workload
 from tests.kernel.session import MARK, PATIENCE_S, read_into, wait_until
+
+
+class Target(Protocol):
+    """A process, and a file that it maps (tests/kernel/mapped.py), in whose functions bpftrace's first and last probe go."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def path(self) -> Path: ...
+    def breakpoints(self, name: str) -> int: ...
 
 
 @dataclass(slots=True)
@@ -54,17 +64,16 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def bpftrace(program: str, workload: Workload) -> Iterator[Peer]:
-    """Runs `program` on the workload; returns when every probe is attached.
+def bpftrace(program: str, target: Target, *, sentinels: tuple[str, str] = ("tail_outer", "pong")) -> Iterator[Peer]:
+    """Runs `program` on the target; returns when every probe is attached.
 
     bpftrace says so too early. It attaches in order, forwards or backwards, so a function that nothing else looks at is
     probed before all and another after all: when the breakpoints of both are in place, so is everything between.
     """
-    sentinels = ("tail_outer", "pong")
-    first, last = (f"uprobe:{workload.path}:{name} {{ @sentinel = 1; }}" for name in sentinels)
+    first, last = (f"uprobe:{target.path}:{name} {{ @sentinel = 1; }}" for name in sentinels)
     program = f"{first}\n{program}\n{last}"
     process = subprocess.Popen(
-        ["bpftrace", "-f", "json", "-p", str(workload.pid), "-e", program],
+        ["bpftrace", "-f", "json", "-p", str(target.pid), "-e", program],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -76,7 +85,7 @@ def bpftrace(program: str, workload: Workload) -> Iterator[Peer]:
     assert process.stderr is not None
     peer.readers = (read_into(process.stdout, peer.out), read_into(process.stderr, peer.err))
     try:
-        wait_until(lambda: process.poll() is not None or all(workload.breakpoints(name) for name in sentinels), "bpftrace's attach")
+        wait_until(lambda: process.poll() is not None or all(target.breakpoints(name) for name in sentinels), "bpftrace's attach")
         assert process.poll() is None, "".join(peer.err)
         yield peer
     finally:

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * No tricks of the compiler: nesting, recursion, longjmp, durations, arguments, return values.
+ * One thread, no tricks of the compiler: nesting, recursion, longjmp, durations, arguments, return values.
  */
 #include "workload.h"
 
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,6 +37,17 @@ void run_outer(long n, long unused)
     say("elapsed_ns", now_ns() - began);
 }
 
+/* n pairs of malloc and free, with the whole time that they took. */
+void run_heap(long n, long unused)
+{
+    long began = now_ns();
+    for (long i = 0; i < n; i++) {
+        void *volatile block = malloc(64);
+        free(block);
+    }
+    say("elapsed_ns", now_ns() - began);
+}
+
 PROBED long descend(long depth) { return depth < 2 ? 1 : 1 + descend(depth - 1); }
 
 /* n times `depth` nested calls of descend. */
@@ -62,7 +72,22 @@ void run_thrower(long n, long depth)
     leaf(0);
 }
 
-static __thread long inner_ns;
+/* Returns its argument's triple when that is 0, else leaves by longjmp: so first comes a jump, and no room of its own. */
+PROBED long escaper(long n)
+{
+    if (n) longjmp(out, 1);
+    return 3 * n;
+}
+
+/* n calls of escaper on one stack frame: one returns, two leave, and so on; then one leaf at the caller's depth. */
+void run_escaper(long n, long unused)
+{
+    for (volatile long i = 0; i < n; i++)
+        if (!setjmp(out)) escaper(i % 3);
+    leaf(0);
+}
+
+static long inner_ns;
 
 PROBED long timed(long rounds)
 {
@@ -72,45 +97,21 @@ PROBED long timed(long rounds)
     return rounds;
 }
 
-#define TIMED_THREADS 16
-#define ROUNDS 300
-
-struct timing {
-    long n, rounds, *inside, *around;
-};
-
-static void *time_calls(void *of)
+/* n calls of timed; for each the time inside it and the time around it, on this program's own clock. */
+void run_timed(long n, long rounds)
 {
-    struct timing *t = of;
-    for (long i = 0; i < t->n; i++) {
+    long *inside = calloc(n, sizeof *inside), *around = calloc(n, sizeof *around);
+    for (long i = 0; i < n; i++) {
         long began = now_ns();
-        timed(t->rounds * (1 + i % 7));
-        t->around[i] = now_ns() - began;
-        t->inside[i] = inner_ns;
+        timed(rounds * (1 + i % 7));
+        around[i] = now_ns() - began;
+        inside[i] = inner_ns;
     }
-    return 0;
-}
-
-/* `threads` at once, n calls of timed each; for every call the time inside it and the time around it, on this program's own clock. */
-static void time_threads(long threads, long n, long rounds)
-{
-    pthread_t thread[TIMED_THREADS];
-    struct timing timing[TIMED_THREADS];
-    long *inside = calloc(threads * n, sizeof *inside), *around = calloc(threads * n, sizeof *around);
-    for (long i = 0; i < threads; i++) {
-        timing[i] = (struct timing){n, rounds, inside + i * n, around + i * n};
-        if (i) pthread_create(&thread[i], 0, time_calls, &timing[i]);
-    }
-    time_calls(&timing[0]);
-    for (long i = 1; i < threads; i++) pthread_join(thread[i], 0);
-    say_list("inside_ns", inside, threads * n);
-    say_list("around_ns", around, threads * n);
+    say_list("inside_ns", inside, n);
+    say_list("around_ns", around, n);
     free(inside);
     free(around);
 }
-
-void run_timed(long n, long rounds) { time_threads(1, n, rounds); }
-void run_timed_threads(long threads, long n) { time_threads(threads, n, ROUNDS); }
 
 PROBED long sleeper(long microseconds)
 {

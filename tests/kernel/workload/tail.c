@@ -14,6 +14,16 @@ void run_tail(long n, long unused)
     for (long i = 0; i < n; i++) tail_outer(i);
 }
 
+PROBED long last_hop(long n) { return n & 1 ? n * 7 : -n; }
+PROBED long next_hop(long n) { return last_hop(n + 1); }
+PROBED long first_hop(long n) { return next_hop(n + 1); }
+
+/* As run_tail, of functions that nothing else looks at. */
+void run_hops(long n, long unused)
+{
+    for (long i = 0; i < n; i++) first_hop(i);
+}
+
 PROBED long pong(long hops);
 PROBED long ping(long hops) { return hops ? pong(hops - 1) : 0; }
 PROBED long pong(long hops) { return hops ? ping(hops - 1) : 1; }

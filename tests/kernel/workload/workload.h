@@ -21,10 +21,11 @@ long sleeper(long microseconds);
 /* Commands: two numbers each; see the comment at each definition. calls.c */
 void run_leaf(long n, long unused);
 void run_outer(long n, long unused);
+void run_heap(long n, long unused);
 void run_descend(long n, long depth);
 void run_thrower(long n, long depth);
+void run_escaper(long n, long unused);
 void run_timed(long n, long rounds);
-void run_timed_threads(long threads, long n);
 void run_sleeper(long n, long microseconds);
 void run_widths(long n, long unused);
 void run_greet(long n, long unused);
@@ -34,6 +35,7 @@ void run_mixed(long n, long every);
 void run_paced(long n, long rate);
 /* tail.c */
 void run_tail(long n, long unused);
+void run_hops(long n, long unused);
 void run_pingpong(long n, long hops);
 /* processes.c */
 void run_threads(long n, long calls);
