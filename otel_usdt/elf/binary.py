@@ -16,6 +16,7 @@ from otel_usdt.elf.build_id import build_id_in
 from otel_usdt.elf.headers import (
     ET_DYN,
     ET_EXEC,
+    MOST_BYTES,
     PF_X,
     PT_LOAD,
     PT_NOTE,
@@ -42,6 +43,7 @@ _MACHINES = {62: "x86_64", 183: "aarch64"}
 _PERSONALITY = b"__gxx_personality_v0\0"
 _CXX_LIBRARIES = ("libstdc++.so", "libc++.so", "libc++abi.so")
 _DT_NEEDED = 1
+FARTHEST_ADDRESS = 1 << 47  # the end of a process's memory on x86_64
 
 
 class Binary:
@@ -122,13 +124,22 @@ class Binary:
         return self._file.read(offset, min(n, next(ends) - address), f"the code at {address:#x}")
 
     def loaded(self, *, code: bool) -> Iterator[tuple[int, bytes]]:
-        """(address, bytes) of all that the file loads as code, or of all else; where it has no section headers (sstrip) all is both."""
-        for section in self._sections:
-            if section.flags & SHF_ALLOC and bool(section.flags & SHF_EXECINSTR) is code and section.type != SHT_NOBITS:
-                yield section.address, self._file.read(section.offset, section.size, f"section {section.name}")
-        for segment in () if self._sections else self._segments:
-            if segment.type == PT_LOAD:
-                yield segment.address, self._file.read(segment.offset, segment.file_size, "a segment")
+        """(address, bytes) of all that the file loads as code, or of all else; where it has no section headers (sstrip) all is both.
+
+        BadBinary when that is absurdly much, or lies at absurd addresses.
+        """
+        kept = [
+            (section.address, section.offset, section.size)
+            for section in self._sections
+            if section.flags & SHF_ALLOC and bool(section.flags & SHF_EXECINSTR) is code and section.type != SHT_NOBITS
+        ]
+        if not self._sections:
+            kept = [(segment.address, segment.offset, segment.file_size) for segment in self._segments if segment.type == PT_LOAD]
+        total = sum(size for _, _, size in kept)
+        if total > MOST_BYTES or any(address >= FARTHEST_ADDRESS for address, _, _ in kept):
+            raise self._file.bad(f"{total} bytes are loaded as {'code' if code else 'data'}, or at absurd addresses: not believed")
+        for address, offset, size in kept:
+            yield address, self._file.read(offset, size, "a loaded part")
 
     @property
     def ibt(self) -> bool:

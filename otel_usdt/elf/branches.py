@@ -70,7 +70,7 @@ class _Sought:
 
 
 def entered(binary: Binary, stretches: Sequence[Stretch]) -> Entered:
-    """What of the whole binary leads into each stretch."""
+    """What of the whole binary leads into each stretch. BadBinary when the file cannot be looked through."""
     told = Entered()
     if not stretches:
         return told
@@ -160,7 +160,7 @@ def _branches(binary: Binary, sought: _Sought, sources: _Addresses, targets: _Ad
 def _leads(binary: Binary, source: int, target: int) -> str:
     """Is it really a branch, or bytes that look like one? "jump", "call", or "" when the code around them reads otherwise."""
     function = binary.function_at(source)
-    if function is None:
+    if function is None or source - function.address > MOST_BYTES:
         return "call"
     try:
         code = binary.code(function.address, source + LONGEST - function.address)

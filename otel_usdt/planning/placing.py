@@ -9,12 +9,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from otel_usdt.elf.binary import Binary
+from otel_usdt.elf.binary import FARTHEST_ADDRESS, Binary
 from otel_usdt.elf.branches import Entered, Stretch, entered
 from otel_usdt.elf.disassembly import instructions
 from otel_usdt.elf.entry_block import FARTHEST, Found, Wants, emulated_later, fingerprint
 from otel_usdt.elf.placement import LONGEST, classify, instruction_text
 from otel_usdt.elf.symbols import Symbol
+from otel_usdt.errors import BadBinary
 from otel_usdt.plan import Site
 
 Functions = Mapping[tuple[int, int], tuple[Binary, Symbol]]  # by the plan's number of the binary, and the function's address
@@ -72,7 +73,7 @@ def _look(binary: Binary, symbol: Symbol, sites: list[Site]) -> Found:
         return Found()
     if binary.is_go:
         return Found(why="Go may enter a function twice, when its stack grows")
-    if not symbol.size:
+    if not 0 < symbol.size < FARTHEST_ADDRESS or symbol.address >= FARTHEST_ADDRESS:
         return Found(why="where the function ends is not in the symbol table")
     code = binary.code(entry, min(symbol.address + symbol.size - entry, FARTHEST + LONGEST))
     near = [one for one in instructions(binary.machine, code, entry) if one.address - symbol.address <= FARTHEST]
@@ -99,7 +100,10 @@ def _entered(functions: list[_Function]) -> Entered:
     binary = functions[0].binary
     if binary.machine != "x86_64" or binary.is_go:  # Go's functions all jump back, once their stack has grown; that is rare
         return Entered()
-    return entered(binary, [one.stretch for one in functions])
+    try:
+        return entered(binary, [one.stretch for one in functions])
+    except BadBinary as error:
+        return Entered(within={one.symbol.address: f"not all of the file could be looked through ({error})" for one in functions})
 
 
 def _placed(site: Site, function: _Function, told: Entered, taken: set[tuple[int, int]]) -> Site:
