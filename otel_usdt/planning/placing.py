@@ -89,7 +89,7 @@ def _wants(sites: list[Site]) -> Wants:
             continue
         outside = [(site.traceparent.location, True)] if site.traceparent else []
         key = [(site.key, True)] if site.key else []
-        for location, text in [*((one.location, one.string) for one in site.arguments), *outside, *key]:
+        for location, text in [*((one.location, one.string or one.word) for one in site.arguments), *outside, *key]:
             registers |= {location.register, location.index}
             stack |= location.register == "sp"
             memory |= text or (location.how == "memory" and location.register != "sp")
