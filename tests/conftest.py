@@ -8,6 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Modules whose asserts are to tell what they saw. Here, before any folder of tests imports another's.
+pytest.register_assert_rewrite(
+    "tests.delivery.load",
+    "tests.delivery.truth",
+    "tests.docker.daemon",
+    "tests.kernel.ledger",
+    "tests.peers.seen",
+    "tests.peers.servers",
+    "tests.pipeline.decoded",
+)
+
 # How fast hypothesis draws is the machine's business: beside other work a second is soon over.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.docker.daemon", "tests.kernel.ledger", "tests.pipeline.decoded")
-
-from tests.docker.daemon import Docker, dockerd  # noqa: E402 - after the rewrite is asked for
-from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack  # noqa: E402
-from tests.kernel.program import compile_workload  # noqa: E402
+from tests.docker.daemon import Docker, dockerd
+from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack
+from tests.kernel.program import compile_workload
 
 __all__ = ["docker", "nothing_left_behind", "otel_usdt", "stack"]
 

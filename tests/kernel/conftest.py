@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kernel.ledger")
-
-from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack  # noqa: E402 - after the rewrite is asked for
-from tests.kernel.program import Workload, compile_workload, running  # noqa: E402
+from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack
+from tests.kernel.program import Workload, compile_workload, running
 
 __all__ = ["nothing_left_behind", "otel_usdt", "program", "stack", "start", "workload"]
 

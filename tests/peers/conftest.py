@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kernel.ledger", "tests.peers.seen", "tests.peers.servers")
-
-from tests.kernel.conftest import program, start, workload  # noqa: E402 - after the rewrite is asked for
-from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack  # noqa: E402
-from tests.peers.servers import Server, collector, free_ports, jaeger, prometheus, tempo  # noqa: E402
-from tests.postgres.conftest import cluster  # noqa: E402
+from tests.kernel.conftest import program, start, workload
+from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack
+from tests.peers.servers import Server, collector, free_ports, jaeger, prometheus, tempo
+from tests.postgres.conftest import cluster
 
 __all__ = ["cluster", "nothing_left_behind", "otel_usdt", "program", "stack", "start", "workload"]
 

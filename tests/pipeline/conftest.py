@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.register_assert_rewrite("tests.kernel.ledger", "tests.pipeline.decoded")
-
-from tests.kernel.conftest import program, start, workload  # noqa: E402 - after the rewrite is asked for
-from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack  # noqa: E402
+from tests.kernel.conftest import program, start, workload
+from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack
 
 __all__ = ["nothing_left_behind", "otel_usdt", "program", "stack", "start", "workload"]

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kernel.ledger")
-
-from otel_usdt.demo.cluster import Cluster, postgres_cluster  # noqa: E402 - after the rewrite is asked for
-from otel_usdt.demo.load import prepare  # noqa: E402
-from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack  # noqa: E402
+from otel_usdt.demo.cluster import Cluster, postgres_cluster
+from otel_usdt.demo.load import prepare
+from tests.kernel.fixtures import nothing_left_behind, otel_usdt, stack
 
 __all__ = ["cluster", "nothing_left_behind", "otel_usdt", "stack"]
 
