@@ -15,10 +15,11 @@ from tests.kernel.program import Workload, running
 from tests.kernel.session import COMMAND, wait_until
 
 ROUNDS, PAIRS = 5, 20_000
-# malloc begins with a push. free begins with test rdi, rdi, which is single-stepped; the je behind it is emulated.
+# malloc begins with a push. free begins with test rdi, rdi, which is single-stepped; the je behind it is emulated. How much dearer
+# a single step is than an emulation is the machine's: 3 times on bare metal, up to 35 under a hypervisor. The floors are for the former.
 FIGURES = {
-    ("free",): ("malloc and free, free probed, histogram", at_most(0.1)),
-    ("malloc", "free"): ("malloc and free, both probed, histogram", at_most(0.15)),
+    ("free",): ("malloc and free, free probed, histogram", at_most(0.5)),
+    ("malloc", "free"): ("malloc and free, both probed, histogram", at_most(0.75)),
 }
 
 
