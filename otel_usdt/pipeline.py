@@ -310,6 +310,8 @@ def follow(session: Session, pipe: Channel) -> None:
         fill, now = session.fill(), time.monotonic()
         interval, looked = next_look_s(fill, now - looked), now
         session.drain()
+        if session.fill() > FILL:  # there was more than is read at a time
+            interval = 0.0
         if page:
             page.seen_s = now
         for action, at in due.items():

@@ -15,6 +15,7 @@ import numpy as np
 
 BUSY, DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 PAGE = mmap.PAGESIZE
+PIECE = 1 << 21  # of a ring that has run full, at a time: the copy is memory, and leases, ledgers and metrics want their turn between
 _MEMBARRIER = {"x86_64": None, "aarch64": 283}[platform.machine()]
 
 
@@ -30,7 +31,7 @@ class RecordSource(Protocol):
     malformed: int
 
     def peek(self) -> tuple[np.ndarray, int]:
-        """All records that are there, in the order in which they were reserved; their own copy. And where the reader stands behind them."""
+        """Records that are there, in the order in which they were reserved; their own copy. And where the reader stands behind them."""
 
     def release(self, position: int) -> None:
         """The records before `position` are read for good."""
@@ -71,10 +72,10 @@ class Ring:
         self._consumer[0] = position
 
     def peek(self) -> tuple[np.ndarray, int]:
-        """All records that are there, their own copy, and the position behind them. Stops at one still being written."""
+        """Records that are there, PIECE bytes at most, their own copy, and the position behind them. Stops at one still being written."""
         start, stop = int(self._consumer[0]), int(self._producer[0])
         _acquire()
-        count = (stop - start) // self._slot.itemsize
+        count = min(stop - start, PIECE) // self._slot.itemsize
         slots = np.frombuffer(self._producer_pages, self._slot, count, PAGE + (start & self._mask))
         lengths = slots["length"].copy()
         ready = int(np.argmax(lengths & BUSY != 0)) if (lengths & BUSY).any() else count
@@ -85,7 +86,7 @@ class Ring:
         if (whole != self._expected).any():
             # The grid of slots is lost from the first wrong length on: give up all that is there, and count it.
             first = int(np.argmax(whole != self._expected))
-            self.malformed += count - first
+            self.malformed += (stop - start) // self._slot.itemsize - first
             records = records[: int(good[:first].sum())]
             return records, stop
         return records, start + ready * self._slot.itemsize

@@ -39,13 +39,13 @@ class Process:
         return found
 
     def resident(self) -> Counter[str]:
-        """Bytes in memory by what is mapped: file, [heap], "" for anonymous."""
+        """Bytes in memory by what is mapped: file, [heap], "" for anonymous. A ring's pages, which are mapped twice, are there once."""
         found: Counter[str] = Counter()
         mapping = ""
         for line in Path(f"/proc/{self.pid}/smaps").read_text().splitlines():
             if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
                 mapping = line.split(maxsplit=5)[5] if len(line.split(maxsplit=5)) > 5 else ""
-            elif line.startswith("Rss:"):
+            elif line.startswith("Pss:" if mapping.startswith("anon_inode:") else "Rss:"):
                 found[mapping] += int(line.split()[1]) * 1024
         return found
 
