@@ -203,8 +203,9 @@ static void leave(struct pt_regs *ctx, struct site *s, struct counters *c, u64 i
 static bool hit(struct pt_regs *ctx, u32 row)
 {
     struct site *s = sites.lookup(&row);
-    if (!s || s->role == ROLE_OFF) return false;
-    bool ends = wants(WANT_CALLS) && (s->role == ROLE_RETURN || s->role == ROLE_LAST);
+    u8 role = s ? *(volatile u8 *)&s->role : ROLE_OFF;   /* once: rows are switched while calls go on, and an entry that is counted is opened */
+    if (!s || role == ROLE_OFF) return false;
+    bool ends = wants(WANT_CALLS) && (role == ROLE_RETURN || role == ROLE_LAST);
     u64 now = ends ? bpf_ktime_get_ns() : 0;         /* first: our own time is not the target's */
     u64 id = bpf_get_current_pid_tgid();
     struct counters *c = counters_of(s->stride, s->probe);
@@ -218,7 +219,7 @@ static bool hit(struct pt_regs *ctx, u32 row)
         return false;
     }
     lock_xadd(&c->entries, 1);
-    return wants(WANT_CALLS) && s->role == ROLE_ENTER && enter(ctx, s, c, id);
+    return wants(WANT_CALLS) && role == ROLE_ENTER && enter(ctx, s, c, id);
 }
 
 int on_site(struct pt_regs *ctx)

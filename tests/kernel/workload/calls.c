@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One thread, no tricks of the compiler: nesting, recursion, longjmp, durations, arguments, return values.
+ * No tricks of the compiler: nesting, recursion, longjmp, durations, arguments, return values.
  */
 #include "workload.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -87,7 +88,7 @@ void run_escaper(long n, long unused)
     leaf(0);
 }
 
-static long inner_ns;
+static __thread long inner_ns;
 
 PROBED long timed(long rounds)
 {
@@ -97,21 +98,45 @@ PROBED long timed(long rounds)
     return rounds;
 }
 
-/* n calls of timed; for each the time inside it and the time around it, on this program's own clock. */
-void run_timed(long n, long rounds)
+#define TIMED_THREADS 16
+#define ROUNDS 300
+
+struct timing {
+    long n, rounds, *inside, *around;
+};
+
+static void *time_calls(void *of)
 {
-    long *inside = calloc(n, sizeof *inside), *around = calloc(n, sizeof *around);
-    for (long i = 0; i < n; i++) {
+    struct timing *t = of;
+    for (long i = 0; i < t->n; i++) {
         long began = now_ns();
-        timed(rounds * (1 + i % 7));
-        around[i] = now_ns() - began;
-        inside[i] = inner_ns;
+        timed(t->rounds * (1 + i % 7));
+        t->around[i] = now_ns() - began;
+        t->inside[i] = inner_ns;
     }
-    say_list("inside_ns", inside, n);
-    say_list("around_ns", around, n);
+    return 0;
+}
+
+/* `threads` at once, n calls of timed each; for every call the time inside it and the time around it, on this program's own clock. */
+static void time_threads(long threads, long n, long rounds)
+{
+    pthread_t thread[TIMED_THREADS];
+    struct timing timing[TIMED_THREADS];
+    long *inside = calloc(threads * n, sizeof *inside), *around = calloc(threads * n, sizeof *around);
+    for (long i = 0; i < threads; i++) {
+        timing[i] = (struct timing){n, rounds, inside + i * n, around + i * n};
+        if (i) pthread_create(&thread[i], 0, time_calls, &timing[i]);
+    }
+    time_calls(&timing[0]);
+    for (long i = 1; i < threads; i++) pthread_join(thread[i], 0);
+    say_list("inside_ns", inside, threads * n);
+    say_list("around_ns", around, threads * n);
     free(inside);
     free(around);
 }
+
+void run_timed(long n, long rounds) { time_threads(1, n, rounds); }
+void run_timed_threads(long threads, long n) { time_threads(threads, n, ROUNDS); }
 
 PROBED long sleeper(long microseconds)
 {

@@ -22,6 +22,7 @@ static const struct {
     {"thrower", run_thrower},
     {"escaper", run_escaper},
     {"timed", run_timed},
+    {"timed_threads", run_timed_threads},
     {"sleeper", run_sleeper},
     {"widths", run_widths},
     {"greet", run_greet},

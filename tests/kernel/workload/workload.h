@@ -26,6 +26,7 @@ void run_descend(long n, long depth);
 void run_thrower(long n, long depth);
 void run_escaper(long n, long unused);
 void run_timed(long n, long rounds);
+void run_timed_threads(long threads, long n);
 void run_sleeper(long n, long microseconds);
 void run_widths(long n, long unused);
 void run_greet(long n, long unused);
