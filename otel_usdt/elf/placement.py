@@ -1,7 +1,7 @@
 """Where a probe goes, what a hit there costs, and what must not be probed at all.
 
 The kernel replaces the first byte of an instruction by int3. Instructions that it can emulate cost one trap a hit; all others
-are single-stepped out of line, a second trap, about 35 times as much under a hypervisor and 3 times on bare metal.
+are single-stepped out of line, a second trap, up to 35 times as much under a hypervisor, 3 times on bare metal.
 Sources: arch/x86/kernel/uprobes.c (branch_setup_xol_ops, push_setup_xol_ops, is_prefix_bad), arch/arm64/kernel/probes/decode-insn.c.
 """
 

@@ -193,7 +193,7 @@ def test_plan_says_where_at_what_cost_and_who_pays(planned: Plan) -> None:
     """The golden text: targets with their blast radius, probes with their sites, refusals with remedies, bounds."""
     assert told(plan.plain, planned.to_dict()) == [
         "3 span probes at 5 sites, 1 refused",
-        "1 site on an instruction that must be single-stepped: ~35 x the cost of the others, on every hit",
+        "1 site on an instruction that must be single-stepped: 3-35 x the cost of the others, on every hit",
         "2 sites with a USDT semaphore, raised while attached and dropped even if we are killed",
         "target orders  pid 7 and all children, now and later  as service orders",
         "  3 processes in scope will be trapped; 2 processes outside the scope map the same file and pay for every hit too",
@@ -203,7 +203,7 @@ def test_plan_says_where_at_what_cost_and_who_pays(planned: Plan) -> None:
         "    return  usdt:a:c  app+0x1300  on nop  cheap",
         "  flush  histogram; error when the result < 0; 3 buckets, bounds from 1.00 ms to 2.00 ms;"
         " counted apart by disk, file, at most 100 series",
-        "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, ~35 x",
+        "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, 3-35 x",
         "    return trap  func:flush  app+0x2000  on sub rsp, 8  with the entry's",
         "  status  counted only: it has one end",
         "    point  usdt:a:s  app+0x3000  on nop  cheap",
@@ -221,12 +221,12 @@ def test_plan_says_what_a_moved_probe_saves_and_why_a_dear_one_stays(planned: Pl
     where = {"address": 0x2007, "file_offset": 0x2007, "entry": 0x2000, "instruction": "je 0x2010"}
     moved = replace(planned, sites=tuple(replace(site, cost="emulated", **where) for site in planned.sites[2:4]))  # type: ignore[arg-type]
     lines = told(plan.plain, moved.to_dict())
-    assert lines[1] == "1 site moved to a later instruction of its function, at ~1/35 of the first one's cost on every hit"
+    assert lines[1] == "1 site moved to a later instruction of its function, at 1/3 to 1/35 of the first one's cost on every hit"
     saved = "cheap, 7 bytes into the function, whose first instruction is dear"
     assert f"    enter        func:flush  app+0x2007  on je 0x2010  {saved}" in lines
     assert "    return trap  func:flush  app+0x2007  on je 0x2010  with the entry's" in lines
     dear = replace(planned, sites=tuple(replace(site, entry=0x2000, stays="ret ends the search") for site in planned.sites[2:4]))
-    assert "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, ~35 x: ret ends the search" in told(plan.plain, dear.to_dict())
+    assert "    enter        func:flush  app+0x2000  on sub rsp, 8  dear, 3-35 x: ret ends the search" in told(plan.plain, dear.to_dict())
 
 
 def test_plan_is_drawn_with_the_same_words(planned: Plan) -> None:

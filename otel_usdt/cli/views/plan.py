@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 Plan = dict[str, Any]
 
-# Ratios, measured: an emulated instruction's trap is the unit; a single-stepped one takes a second trap and a detour.
-_COSTS = {"emulated": ("cheap", "none"), "nop5": ("cheapest", "none"), "single-step": ("dear, ~35 x", "yellow")}
+# Ratios, measured: an emulated instruction's trap is the unit; a single-stepped one takes a second trap and a detour:
+# 3 times on bare metal, up to 35 under some hypervisors.
+_COSTS = {"emulated": ("cheap", "none"), "nop5": ("cheapest", "none"), "single-step": ("dear, 3-35 x", "yellow")}
 
 # A line is pieces of text, each with a rich style ("" for none); the plain variant joins the texts.
 Piece = tuple[str, str]
@@ -48,10 +49,10 @@ def lines(plan: Plan) -> Iterator[Line]:
     dear = sum(site["cost"] == "single-step" and not site["uretprobe"] for site in sites)
     if dear:
         yield [
-            (f"{plural(dear, 'site')} on an instruction that must be single-stepped: ~35 x the cost of the others, on every hit", "yellow")
+            (f"{plural(dear, 'site')} on an instruction that must be single-stepped: 3-35 x the cost of the others, on every hit", "yellow")
         ]
     if moved := sum(map(_moved, sites)):
-        saving = "moved to a later instruction of its function, at ~1/35 of the first one's cost on every hit"
+        saving = "moved to a later instruction of its function, at 1/3 to 1/35 of the first one's cost on every hit"
         yield [(f"{plural(moved, 'site')} {saving}", "green")]
     if raised := sum(bool(site["semaphore_offset"]) for site in sites):
         yield [(f"{plural(raised, 'site')} with a USDT semaphore, raised while attached and dropped even if we are killed", "dim")]
