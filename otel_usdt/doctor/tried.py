@@ -125,24 +125,23 @@ def cookie(rights: Rights) -> Check:
     return attempt("attach cookie", rights, _cookie_link, "boot a kernel from 5.15 on")
 
 
-def uprobe_multi(rights: Rights) -> Check:
-    """Many uprobes by one link. A faster way where it is there, so its absence is no fault."""
-    name = "uprobe_multi"
+def _uprobe_links(name: str, rights: Rights, kind: int, there: str, absent: str) -> Check:
+    """Uprobes by links of a kind. A better way where it is there, so its absence is no fault."""
     if not rights.can_try:
         return not_tried(name)
-    if syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_MULTI):
-        return Check(name, "ok", "there: many probes attach and detach as one")
-    return Check(name, "ok", "not in this kernel: one perf event a probe does the same, and takes 0.1 s each to detach")
+    return Check(name, "ok", f"there: {there}" if syscalls.takes_uprobe_links(kind) else f"not in this kernel: {absent}")
+
+
+def uprobe_multi(rights: Rights) -> Check:
+    """Many uprobes by one link."""
+    absent = "one perf event a probe does the same, and takes 0.1 s each to detach"
+    return _uprobe_links("uprobe_multi", rights, syscalls.BPF_TRACE_UPROBE_MULTI, "many probes attach and detach as one", absent)
 
 
 def uprobe_session(rights: Rights) -> Check:
     """One link for entry and return, where the entry decides whether there will be a return probe."""
-    name = "uprobe session"
-    if not rights.can_try:
-        return not_tried(name)
-    if syscalls.takes_uprobe_links(syscalls.BPF_TRACE_UPROBE_SESSION):
-        return Check(name, "ok", "there: calls outside the scope pay for no return probe")
-    return Check(name, "ok", "not in this kernel: calls outside the scope pay for entry and return")
+    there, absent = "calls outside the scope pay for no return probe", "calls outside the scope pay for entry and return"
+    return _uprobe_links("uprobe session", rights, syscalls.BPF_TRACE_UPROBE_SESSION, there, absent)
 
 
 def tracefs_is_mounted() -> bool:
