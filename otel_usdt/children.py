@@ -42,10 +42,10 @@ def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]
     return child, ours
 
 
-def start_planner(config: str, source: str) -> Callable[[], Plan]:
+def start_planner(config: str, source: str, *options: str) -> Callable[[], Plan]:
     """The planner child; call the result to wait for its plan. It gets the configuration as text and may attach nothing."""
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "otel_usdt.planner", source, str(Path.cwd())],
+        [sys.executable, "-P", "-m", "otel_usdt.planner", source, str(Path.cwd()), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd="/",
@@ -65,7 +65,8 @@ def start_planner(config: str, source: str) -> Callable[[], Plan]:
         from otel_usdt.plan import Plan  # here, so that the planner starts before this process has imported it
 
         assert child.stdout is not None
-        made = child.stdout.read()
+        with child.stdout as answer:
+            made = answer.read()
         child.wait()
         try:
             told = json.loads(made)

@@ -154,7 +154,7 @@ class Site:
     arguments: tuple[Argument, ...] = ()
     traceparent: Traceparent | None = None
     key: Location | None = None
-    instruction: str = ""  # what the trap sits on, for people
+    instruction: str = ""  # what the trap sits on, where the plan is for people
     cost: Cost = "single-step"
     entry: int = 0  # at a function's entry: the address of its first byte, from which `address` lies a few instructions at most
     before: int = 0  # elf/entry_block.py, fingerprint() of the code from there to here

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ MOST_ASKED = 256  # processes in one question
 PID_LIMIT = 1 << 22  # include/linux/threads.h, PID_MAX_LIMIT
 USUAL_SITES = 128  # what there is room for before the plan is known
 USUAL = Layout(spans=32, rows=32, ladders=(BOUNDS_NS, None), cells=288)
+USUAL_SERIES = replace(USUAL, rows=32 + 128)  # where calls are counted apart
 RINGS = ("records", "text_records")  # read at the very size that the plan says
 PIPELINE_ENDED = "the pipeline ended"
 TICK_S = 0.5  # how often leases and trees of processes are looked at
@@ -74,6 +76,12 @@ def map_sizes(layout: Layout, limits: Limits, cpus: int, sites: int) -> dict[str
 def possible_cpus() -> int:
     """One more than the highest CPU number this kernel may ever use: what bpf_get_smp_processor_id can return."""
     return int(Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]) + 1
+
+
+def likely_sizes(config: str, cpus: int) -> dict[str, int]:
+    """max_entries of maps that a plan for a configuration of these words most likely finds room in: programs are verified with them."""
+    apart = any(word in config for word in ("dimensions", "error"))
+    return map_sizes(USUAL_SERIES if apart else USUAL, Limits(), cpus, USUAL_SITES)
 
 
 def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
@@ -221,7 +229,7 @@ def run_session(config: str, planner: Callable[[], Plan], pipeline: Pipeline, si
         stack.callback(lambda: pipeline.finish())
         cpus = possible_cpus()
         made, _ = image.find_image(say)
-        usual, by = map_sizes(USUAL, Limits(), cpus, USUAL_SITES), attach.way()
+        usual, by = likely_sizes(config, cpus), attach.way()
         loaded = image.load(made, usual)
         stack.callback(lambda: loaded.close())
         verify_likely(config, loaded, by)

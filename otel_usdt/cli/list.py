@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import sys
@@ -21,6 +20,7 @@ from otel_usdt.elf.notes import UsdtNote
 from otel_usdt.elf.placement import Placement, entry_site, usdt_site
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import BadBinary, ProbeNotFound, TargetNotFound, UsageError
+from otel_usdt.near import nearest
 from otel_usdt.targets.process import binaries_of, resolve_pid
 
 Kind = Literal["usdt", "function"]
@@ -93,15 +93,15 @@ def entries(binary: Binary, wanted: Wanted) -> list[Entry]:
     if "usdt" in wanted.kinds:
         for note in binary.notes():
             if wanted.probe(note):
-                site = usdt_site(binary, note, text=False)
+                site = usdt_site(binary, note)
                 found.append(_entry(binary, "usdt", note.provider, note, site, note.semaphore or None, note.arguments))
     if "function" in wanted.kinds:
         for symbol in sorted(binary.functions().glob(wanted.pattern), key=lambda symbol: symbol.name):
-            found.append(_entry(binary, "function", "", symbol, entry_site(binary, symbol, text=False), None, ()))
+            found.append(_entry(binary, "function", "", symbol, entry_site(binary, symbol), None, ()))
     return found
 
 
-def nearest(binaries: list[Binary], wanted: Wanted, n: int = 3) -> list[str]:
+def nearest_probes(binaries: list[Binary], wanted: Wanted, n: int = 3) -> list[str]:
     """The probes whose names are most like the one that was not found, as they would be written."""
     name = re.sub(r"[*?\[\]]", "", wanted.pattern)
     names: dict[str, str] = {}
@@ -112,7 +112,7 @@ def nearest(binaries: list[Binary], wanted: Wanted, n: int = 3) -> list[str]:
             for note in binary.notes():
                 probe = f"{note.provider}:{note.name}"
                 names |= {probe: f"usdt:{probe}", **({} if ":" in name else {note.name: f"usdt:{probe}"})}
-    return list(dict.fromkeys(names[one] for one in difflib.get_close_matches(name, names, n, cutoff=0.5)))
+    return list(dict.fromkeys(names[one] for one in nearest(name, names, n)))
 
 
 @click.command(
@@ -149,7 +149,7 @@ def command(pid: int | None, path: str | None, as_json: bool, glob: str) -> None
                 _print(binary, some, as_json)
         if not found:
             with _busy("looking for similar names"):
-                near = nearest(binaries, wanted)
+                near = nearest_probes(binaries, wanted)
             raise _nothing(binaries, pid, glob, near)
 
 

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 found a fault that was asked for, 2 wrong use, 3 not permi
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -17,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from otel_usdt import __version__
 from otel_usdt.errors import OtelUsdtError
+from otel_usdt.near import nearest
 
 INTERRUPTED, PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
@@ -50,7 +50,7 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            near = nearest(name, COMMANDS, 1, cutoff=0.6)
             ctx.fail(f"no such command: {name}" + (f"; did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 

@@ -10,6 +10,7 @@ import click
 
 from otel_usdt.children import start_planner
 from otel_usdt.errors import ConfigError
+from otel_usdt.planner import DISASSEMBLED
 
 
 @click.command(
@@ -28,7 +29,7 @@ def command(config: str, as_json: bool) -> None:
         text = sys.stdin.read() if config == "-" else Path(config).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config}: {getattr(error, 'strerror', None) or error}") from error
-    told = start_planner(text, config)().to_dict()
+    told = start_planner(text, config, DISASSEMBLED)().to_dict()
     if told["export"]["otlp"]:  # headers carry credentials
         told["export"]["otlp"]["headers"] = dict.fromkeys(told["export"]["otlp"]["headers"], "***")
     if as_json:

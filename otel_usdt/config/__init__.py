@@ -6,7 +6,6 @@ The models are in model.py and what they mean together in check.py; docs/configu
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -47,6 +46,7 @@ from otel_usdt.config.model import (
     json_schema,
 )
 from otel_usdt.errors import ConfigError
+from otel_usdt.near import nearest
 
 __all__ = [
     "AttributeConfig",
@@ -179,7 +179,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    near = nearest(word.lower(), known, 1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 

@@ -7,7 +7,7 @@ Sources: arch/x86/kernel/uprobes.c (branch_setup_xol_ops, push_setup_xol_ops, is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from otel_usdt.elf.binary import Binary
 from otel_usdt.elf.disassembly import decoder
@@ -30,21 +30,16 @@ class Placement:
     """Where a probe goes. `refused` is empty when it may go there, else why not, and `remedy` what to do instead."""
 
     address: int
-    instruction: str
     cost: Cost
     refused: str = ""
     remedy: str = ""
 
 
-def entry_site(binary: Binary, symbol: Symbol, *, text: bool = True) -> Placement:
-    """The place for a function's entry probe: its first instruction, or the one behind endbr64.
-
-    `text` False leaves `instruction` empty, which spares loading the disassembler.
-    """
+def entry_site(binary: Binary, symbol: Symbol) -> Placement:
+    """The place for a function's entry probe: its first instruction, or the one behind endbr64."""
     if symbol.ifunc:
         return Placement(
             symbol.address,
-            "",
             "single-step",
             f"{symbol.name} is an IFUNC: here is its resolver, which runs once, at start",
             f"probe the implementation that it chose; with debug symbols, list 'func:*{symbol.name}*' shows them",
@@ -52,23 +47,23 @@ def entry_site(binary: Binary, symbol: Symbol, *, text: bool = True) -> Placemen
     address = symbol.address
     if binary.machine == "x86_64" and _code(binary, address)[:4] == ENDBR64:
         address += len(ENDBR64)  # endbr64 is single-stepped, and the arguments are still in their registers behind it
-    return _place(binary, address, entry=True, text=text)
+    return _place(binary, address, entry=True)
 
 
-def usdt_site(binary: Binary, note: UsdtNote, *, text: bool = True) -> Placement:
+def usdt_site(binary: Binary, note: UsdtNote) -> Placement:
     """The place for a USDT probe: its own address, where a one-byte nop is what one expects."""
     entry = False
     if _code(binary, note.address)[:5] == NOP5:  # only then is it worth asking whose instruction it is
         function = binary.function_at(note.address)
-        entry = function is not None and note.address == entry_site(binary, function, text=False).address
-    return _place(binary, note.address, entry=entry, text=text)
+        entry = function is not None and note.address == entry_site(binary, function).address
+    return _place(binary, note.address, entry=entry)
 
 
-def address_site(binary: Binary, address: int, *, text: bool = True) -> Placement:
+def address_site(binary: Binary, address: int) -> Placement:
     """The place for a probe at an address that the user named; the user answers for its being an instruction's first byte."""
     function = binary.function_at(address)
     entry = function is not None and address in (function.address, function.address + len(ENDBR64))
-    return _place(binary, address, entry=entry, text=text)
+    return _place(binary, address, entry=entry)
 
 
 def classify(code: bytes, machine: str, entry: bool) -> tuple[Cost, str, str]:
@@ -100,20 +95,19 @@ def classify(code: bytes, machine: str, entry: bool) -> tuple[Cost, str, str]:
 
 
 def instruction_text(binary: Binary, address: int) -> str:
-    """The instruction at `address` for people, in Intel's syntax; its bytes in hex when it does not decode."""
+    """The instruction at `address`, in Intel's syntax; its bytes in hex when it does not decode. Loads the disassembler."""
     code = _code(binary, address)
     for _, _, mnemonic, operands in decoder(binary.machine).disasm_lite(code, address, count=1):
         return f"{mnemonic} {operands}".rstrip()
     return code[:4].hex(" ")
 
 
-def _place(binary: Binary, address: int, *, entry: bool, text: bool) -> Placement:
+def _place(binary: Binary, address: int, *, entry: bool) -> Placement:
     if not binary.executable(address):
         where = "is not in the program's code: the kernel never stops there"
-        return Placement(address, "", "single-step", f"address {address:#x} {where}", "check it against otel-usdt list")
+        return Placement(address, "single-step", f"address {address:#x} {where}", "check it against otel-usdt list")
     cost, refused, remedy = classify(_code(binary, address), binary.machine, entry)
-    placement = Placement(address, "", cost, refused, remedy)
-    return replace(placement, instruction=instruction_text(binary, address)) if text else placement
+    return Placement(address, cost, refused, remedy)
 
 
 def _code(binary: Binary, address: int) -> bytes:

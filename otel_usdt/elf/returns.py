@@ -74,7 +74,7 @@ def return_sites(binary: Binary, symbol: Symbol) -> ReturnSites:
 
 
 def _back_to_entry(binary: Binary, symbol: Symbol, parts: list[list[_Instruction]]) -> str:
-    entry = entry_site(binary, symbol, text=False).address
+    entry = entry_site(binary, symbol).address
     for part in parts:
         for at, target in _direct_jumps(part):
             if symbol.address <= target <= entry:

@@ -6,7 +6,6 @@ A binary has 10^5 symbols and a plan wants ten of them. All questions are answer
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_usdt.elf.headers import text
+from otel_usdt.near import nearest
 
 STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_COMMON, STT_GNU_IFUNC = 0, 1, 2, 5, 10
 SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
@@ -24,7 +24,7 @@ ENTRY = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", 
 
 _PAD = bytes(8)  # so that eight bytes can be read at any name
 _WILD = re.compile(r"\[!?\]?[^\]]*\]|[*?\[]")  # what in a shell pattern is not literal
-_LIKELY = 200  # names that difflib then ranks: a few milliseconds
+_LIKELY = 200  # names that nearest() then ranks: a few milliseconds
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)  # odd, else arbitrary
 
 
@@ -98,7 +98,7 @@ class Symbols:
         likely = np.argsort(likeness, kind="stable")[-_LIKELY:][::-1]
         names = {text(self._raw(i)): None for i in likely.tolist() if likeness[i] > 0}
         by_lower = {one.lower(): one for one in reversed(names)}
-        return [by_lower[one] for one in difflib.get_close_matches(wanted, by_lower, n, cutoff=0.5)]
+        return [by_lower[one] for one in nearest(wanted, by_lower, n)]
 
     def at(self, address: int) -> Symbol | None:
         """The symbol whose range covers `address`; the innermost when they nest; None when none does."""

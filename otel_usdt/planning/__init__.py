@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from otel_usdt.config import Config, TargetConfig, export_of, histogram_type
+from otel_usdt.elf.placement import instruction_text
 from otel_usdt.errors import BuildIdMismatch, OtelUsdtError, ProbeRefused, TargetNotFound, UsageError
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.layout import layout_of
@@ -28,8 +30,11 @@ SIGNAL_STACKS = (
 FEW = 8  # processes outside the scope that a probe may trap before `outsiders: allow` is wanted
 
 
-def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
-    """The plan of `config`. `folder` is where relative paths start. Raises one error that tells all faults."""
+def make_plan(config: Config, environ: Mapping[str, str], folder: Path, *, disassembled: bool = False) -> Plan:
+    """The plan of `config`. `folder` is where relative paths start. Raises one error that tells all faults.
+
+    Its sites tell their instructions when it is to be `disassembled`: for people, at the price of loading the disassembler.
+    """
     draft, targets = Draft(), []
     bounds_ns = None if histogram_type(config, environ) == "exponential" else config.histogram.buckets_ns or BOUNDS_NS
     faults: list[OtelUsdtError] = []
@@ -72,11 +77,14 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path) -> Plan:
         from otel_usdt.otlp.endpoint import check_export  # brings OpenSSL, which no other plan needs
 
         check_export(export.otlp)
+    sites = placed.sites
+    if disassembled:
+        sites = [replace(site, instruction=instruction_text(draft.files[site.binary], site.address)) for site in sites]
     return Plan(
         targets=tuple(targets),
         binaries=tuple(draft.binaries.values()),
         spans=tuple(draft.spans),
-        sites=tuple(placed.sites),
+        sites=tuple(sites),
         refused=tuple(draft.refused),
         notes=tuple(dict.fromkeys([*draft.notes, *placed.notes])),
         lease=Lease(config.lease.owner or "", config.lease.reason or "", config.lease.ttl_s),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from otel_usdt.elf.binary import Binary, open_binary
 from otel_usdt.elf.notes import UsdtNote
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import ProbeNotFound, UsageError
+from otel_usdt.near import nearest
 from otel_usdt.probespec import ProbeSpec
 from otel_usdt.targets.process import MappedFile
 
@@ -76,7 +76,7 @@ class Files:
             found = self._in_root(name)
         if not found:
             short = [PurePosixPath(file.name).name for file in every]
-            near = difflib.get_close_matches(PurePosixPath(name).name, short, cutoff=0.4) or short[:5]
+            near = nearest(PurePosixPath(name).name, short, cutoff=0.4) or short[:5]
             raise ProbeNotFound(f"the target does not map {name}; near: {', '.join(near)}")
         return found
 
@@ -95,7 +95,7 @@ class Files:
         told = f"{binary.name} has no {what} {str(spec).partition(':')[2] if not spec.binary else spec}"
         if spec.kind == "usdt":
             known = sorted({f"{note.provider}:{note.name}" for note in binary.notes()})
-            near = difflib.get_close_matches(f"{spec.provider}:{spec.name}", known, cutoff=0.5)
+            near = nearest(f"{spec.provider}:{spec.name}", known)
             told += f"; near: {', '.join(near)}" if near else "" if known else "; it has no USDT probes at all"
         else:
             near = binary.functions().near(spec.name)

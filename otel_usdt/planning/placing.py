@@ -13,7 +13,7 @@ from otel_usdt.elf.binary import FARTHEST_ADDRESS, Binary
 from otel_usdt.elf.branches import Entered, Stretch, entered
 from otel_usdt.elf.disassembly import instructions
 from otel_usdt.elf.entry_block import FARTHEST, Found, Wants, emulated_later, fingerprint
-from otel_usdt.elf.placement import LONGEST, classify, instruction_text
+from otel_usdt.elf.placement import LONGEST, classify
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import BadBinary
 from otel_usdt.plan import Site
@@ -115,6 +115,6 @@ def _placed(site: Site, function: _Function, told: Entered, taken: set[tuple[int
     if address and not why:
         cost, _, _ = classify(binary.code(address, LONGEST), binary.machine, entry=False)
         offset = binary.file_offset(address)
-        site = replace(site, address=address, file_offset=offset, instruction=instruction_text(binary, address), cost=cost)
+        site = replace(site, address=address, file_offset=offset, cost=cost)
     before = binary.code(site.entry, site.address - site.entry) if site.address > site.entry else b""
     return replace(site, stays=why, before=fingerprint(before))

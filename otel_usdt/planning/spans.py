@@ -10,7 +10,7 @@ from typing import Literal
 
 from otel_usdt.config import SpanConfig, TraceparentConfig
 from otel_usdt.elf.binary import Binary
-from otel_usdt.elf.placement import Placement, address_site, entry_site, usdt_site
+from otel_usdt.elf.placement import Placement, address_site, entry_site, instruction_text, usdt_site
 from otel_usdt.elf.returns import return_refused, return_sites, switches_stacks, uretprobe_refused
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
@@ -27,6 +27,7 @@ class Draft:
     """The plan in the making."""
 
     binaries: dict[tuple[int, int], PlannedBinary] = field(default_factory=dict)
+    files: list[Binary] = field(default_factory=list)  # the same, open
     spans: list[Span] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -36,7 +37,9 @@ class Draft:
     def binary(self, binary: Binary) -> int:
         """Its index in the plan."""
         key = binary.device, binary.inode
-        self.binaries.setdefault(key, PlannedBinary(binary.path, binary.name, binary.build_id, *key, binary.machine))
+        if key not in self.binaries:
+            self.binaries[key] = PlannedBinary(binary.path, binary.name, binary.build_id, *key, binary.machine)
+            self.files.append(binary)
         return list(self.binaries).index(key)
 
 
@@ -103,7 +106,8 @@ def _returns(draft: Draft, files: Files, end: End, entry: Site, want: Wanted) ->
         if place.refused:
             raise _Refused(f"return instruction at {address:#x}: {place.refused}", place.remedy)
         # A jump out is a return too, but the value will be made by the function that it jumps to.
-        sites.append(_site(draft, end, place, "return", "activation", read if "ret" in place.instruction else ()))
+        returns = instruction_text(end.binary, address).startswith("ret")
+        sites.append(_site(draft, end, place, "return", "activation", read if returns else ()))
     return sites
 
 
@@ -196,7 +200,6 @@ def _site(draft: Draft, end: End, place: Placement, role: Role, binding: Binding
         semaphore_offset=semaphore,
         binding=binding,
         arguments=read,
-        instruction=place.instruction,
         cost=place.cost,
     )
 

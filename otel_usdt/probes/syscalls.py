@@ -22,6 +22,7 @@ PROGRAM_TYPES = {"kprobe": 2, "tracepoint": 5}
 BPF_PERF_EVENT, BPF_TRACE_UPROBE_MULTI, BPF_TRACE_UPROBE_SESSION = 41, 48, 57  # attach types
 PERF_TYPE_TRACEPOINT = 2
 PERF_FLAG_FD_CLOEXEC = 8
+INTERRUPTED_TRIES = 5  # of a load that a signal cuts short
 RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # the shortest program
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 
@@ -119,6 +120,11 @@ def load_program(kind: str, code: bytes, name: str, attach_type: int = 0) -> int
         return bpf(PROG_LOAD, struct.pack("<IIQQIIQII16sII", *head, *place, 0, 0, name.encode()[:15], 0, attach_type))
 
     try:
+        for _ in range(INTERRUPTED_TRIES):
+            try:
+                return attempt(None)
+            except BlockingIOError:  # EAGAIN: a signal came while the verifier was at it (kernel/bpf/verifier.c, do_check)
+                continue
         return attempt(None)
     except OSError as error:
         log = ctypes.create_string_buffer(1 << 24)

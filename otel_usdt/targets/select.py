@@ -5,7 +5,6 @@ All pids are of the pid namespace that /proc shows: on a host, or in a container
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from otel_usdt.errors import TargetNotFound
+from otel_usdt.near import nearest
 
 _OWN_NAME = "otel-usdt"
 _CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
@@ -162,7 +162,7 @@ def _sees_all() -> bool:
 def _nobody(exe_path: str, paths: dict[int, str], proc: str) -> TargetNotFound:
     by_name = {path.rpartition("/")[2]: (pid, path) for pid, path in sorted(paths.items(), reverse=True)}  # of each name the lowest pid
     wanted = exe_path.rpartition("/")[2].replace("*", "")
-    near = [by_name[name] for name in difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.6)]
+    near = [by_name[name] for name in nearest(wanted, by_name, cutoff=0.6)]
     told = f"; near: {', '.join(f'{path} (pid {pid})' for pid, path in near)}" if near else ""
     hint = "check exe_path against ls -l /proc/PID/exe; * matches / as well"
     if not _sees_all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from otel_usdt.errors import CompilerMissing, KernelRefused, NotPermitted, OtelUsdtError
-from otel_usdt.probes import compiler, image, rows
+from otel_usdt.probes import compiler, image, rows, syscalls
 from otel_usdt.probes.compiler import one_text, program_of
 from otel_usdt.probes.image import cached_image_path, find_image, image_key, load, python_with_bcc, trusted
 from otel_usdt.probes.sources import bpf_folder
@@ -313,3 +314,34 @@ def test_an_image_that_the_kernel_refuses_leaves_nothing_open(cache: Cache, monk
         loaded.program("on_exit")
     loaded.close()
     assert open_descriptors() == before
+
+
+@pytest.mark.kernel
+def test_a_signal_while_a_program_is_verified_is_no_refusal(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier gives up where a signal comes: it is asked again in the same way, without the log that a refusal would be told by."""
+    monkeypatch.setattr(image, "PYTHONS", ("/usr/bin/python3", "python3"))
+    made, _ = find_image()
+    logged: list[int] = []
+    answered: list[int | None] = []
+
+    def watched(command: int, attribute: bytes) -> int:
+        if command == syscalls.PROG_LOAD:
+            logged.append(struct.unpack_from("<I", attribute, 24)[0])  # log_level
+            signal.setitimer(signal.ITIMER_REAL, 0 if answered else 0.005)  # all that it can do is verified for far longer
+        try:
+            return asked(command, attribute)
+        except OSError as error:
+            answered.append(error.errno)
+            raise
+
+    asked = syscalls.bpf
+    monkeypatch.setattr(syscalls, "bpf", watched)
+    loaded, before = load(made, {}), signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        assert loaded.program("on_site", wanted=sum(rows.WANTS.values())) > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        loaded.close()
+    assert answered == [errno.EAGAIN]
+    assert logged == [0, 0]

@@ -13,6 +13,8 @@ import pytest
 
 from otel_usdt import session
 from otel_usdt.channel import Channel, pair
+from otel_usdt.layout import layout_of
+from otel_usdt.plan import Attribute, Limits, Span
 from otel_usdt.probes.scope import Watch
 from otel_usdt.session import ANSWER_BYTES, MOST_ASKED, answer
 
@@ -104,3 +106,13 @@ def test_a_pipeline_that_never_reads_does_not_hold_up_the_supervisor(monkeypatch
     theirs.close()
     answer({"who": [1]}, cast(Watch, Everyone()), pipe)
     pipe.close()
+
+
+@pytest.mark.parametrize("key", ["dimensions", "error"])
+def test_a_likely_configuration_with_series_needs_no_second_load(key: str) -> None:
+    """What programs are verified with while the planner works has room for the series of a span probe, where the words ask for some."""
+    span = Span("query", 0, "spans", "function", "func:query", dimensions=(Attribute("lock", 0),))
+    wanted = session.map_sizes(layout_of([span]), Limits(), 2, 2)
+    likely, plain = (session.likely_sizes(config, 2) for config in (f"{key}: ...", "function: query"))
+    assert not [name for name, size in wanted.items() if size > likely[name]]
+    assert plain["series"] < wanted["series"]

@@ -9,7 +9,7 @@ import pytest
 
 from otel_usdt.elf.binary import Binary, open_binary
 from otel_usdt.elf.notes import UsdtNote
-from otel_usdt.elf.placement import Placement, address_site, classify, entry_site, usdt_site
+from otel_usdt.elf.placement import Placement, address_site, classify, entry_site, instruction_text, usdt_site
 
 Build = Callable[..., Path]
 
@@ -54,7 +54,9 @@ def test_entries_go_behind_endbr64(path: Path, name: str, skipped: int, instruct
     """The entry probe sits on the function's first real instruction, and its cost class is that instruction's."""
     with open_binary(str(path)) as binary:
         (symbol,) = binary.functions().find(name)
-        assert entry(binary, name) == Placement(symbol.address + skipped, instruction, cost)  # type: ignore[arg-type]
+        placed = entry(binary, name)
+        assert placed == Placement(symbol.address + skipped, cost)  # type: ignore[arg-type]
+        assert instruction_text(binary, placed.address) == instruction
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,8 @@ def test_usdt_sites_take_a_nop_and_refuse_an_inner_nop5(path: Path, probed: Path
     with open_binary(str(probed)) as binary:
         assert binary.notes()
         for note in binary.notes():
-            assert usdt_site(binary, note) == Placement(note.address, "nop", "emulated")
+            assert usdt_site(binary, note) == Placement(note.address, "emulated")
+            assert instruction_text(binary, note.address) == "nop"
     with open_binary(str(path)) as binary:
 
         def site(name: str, offset: int) -> Placement:

@@ -39,7 +39,7 @@ def running(path: Path, *arguments: str) -> Iterator[int]:
 
 def planned(*targets: dict[str, Any], **more: Any) -> Plan:
     """The plan of a configuration of these targets."""
-    return make_plan(load_config(json.dumps({"targets": targets, **more}), "test.yaml", {}), {}, Path("/"))
+    return make_plan(load_config(json.dumps({"targets": targets, **more}), "test.yaml", {}), {}, Path("/"), disassembled=True)
 
 
 def of(path: Path, *spans: dict[str, Any], **more: Any) -> dict[str, Any]:
