@@ -38,7 +38,7 @@ picture: peers  ## the trace in docs/pipeline.md, drawn anew from Jaeger's API (
 doctor: set-up  ## what this host can and cannot do
 	.venv/bin/otel-usdt doctor
 
-schema: set-up  ## write otel_usdt/config.schema.json anew from otel_usdt/config.py
+schema: set-up  ## write otel_usdt/config.schema.json anew from otel_usdt/config/
 	$(PYTHON) -m otel_usdt.config > otel_usdt/config.schema.json.new
 	mv otel_usdt/config.schema.json.new otel_usdt/config.schema.json
 

@@ -1,6 +1,6 @@
 """The configuration: YAML text -> frozen `Config`, every fault at once, each with its file, line and column.
 
-The models are in model.py and what they mean together in check.py; docs/configuration.md is for people.
+The models are in model.py (targets.py, exports.py, values.py) and what they mean together in check.py; docs/configuration.md is for people.
 `python -m otel_usdt.config` prints the JSON Schema that is shipped as config.schema.json.
 """
 
@@ -18,63 +18,22 @@ from pydantic_core import ErrorDetails
 from otel_usdt.config.check import check
 from otel_usdt.config.document import Document, Fault, Path, read_document
 from otel_usdt.config.environment import export_of, histogram_type, otlp_export
-from otel_usdt.config.model import (
-    AttributeConfig,
-    BudgetConfig,
-    CaptureConfig,
-    Comparison,
-    Config,
-    ConsoleConfig,
-    ErrorConfig,
-    ExportConfig,
-    FileConfig,
-    HistogramConfig,
-    KeyConfig,
-    LeaseConfig,
-    LimitsConfig,
-    ObiConfig,
-    OtlpConfig,
-    PipelineConfig,
-    SelectConfig,
-    SpanConfig,
-    SpanHistogramConfig,
-    SpoolConfig,
-    Strict,
-    TargetConfig,
-    TelemetryConfig,
-    TraceparentConfig,
-    json_schema,
-)
+from otel_usdt.config.model import Config
+from otel_usdt.config.targets import AttributeConfig, KeyConfig, SpanConfig, TargetConfig, TraceparentConfig
+from otel_usdt.config.values import Comparison, Strict
 from otel_usdt.errors import ConfigError
 from otel_usdt.near import nearest
 
 __all__ = [
     "AttributeConfig",
-    "BudgetConfig",
-    "CaptureConfig",
     "Comparison",
     "Config",
-    "ConsoleConfig",
-    "ErrorConfig",
-    "ExportConfig",
-    "FileConfig",
-    "HistogramConfig",
     "KeyConfig",
-    "LeaseConfig",
-    "LimitsConfig",
-    "ObiConfig",
-    "OtlpConfig",
-    "PipelineConfig",
-    "SelectConfig",
     "SpanConfig",
-    "SpanHistogramConfig",
-    "SpoolConfig",
     "TargetConfig",
-    "TelemetryConfig",
     "TraceparentConfig",
     "export_of",
     "histogram_type",
-    "json_schema",
     "load_config",
     "otlp_export",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from otel_usdt.config.model import json_schema
+from otel_usdt.config.schema import json_schema
 
 if __name__ == "__main__":
     sys.stdout.write(json_schema())

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Literal
 from urllib.parse import unquote
 
-from otel_usdt.config.model import Config, ExportConfig, OtlpConfig
+from otel_usdt.config.exports import ExportConfig, OtlpConfig
+from otel_usdt.config.model import Config
 from otel_usdt.errors import ConfigError
 from otel_usdt.plan import Console, Export, HistogramType, OtlpExport, OtlpSignal, SpoolFolder, Temporality
 

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from otel_usdt.config import Comparison, Config, json_schema, load_config
+from otel_usdt.config import Comparison, Config, load_config
+from otel_usdt.config.schema import json_schema
 from otel_usdt.errors import ConfigError
 from otel_usdt.probespec import ProbeSpec
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from otel_usdt.config import export_of, histogram_type, load_config, otlp_export
-from otel_usdt.config.model import ExportConfig
+from otel_usdt.config.exports import ExportConfig
 from otel_usdt.errors import ConfigError
 from otel_usdt.plan import Console, Export, OtlpExport, OtlpSignal
 
