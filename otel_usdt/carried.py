@@ -33,7 +33,7 @@ from otel_usdt.spans.pairing import Account, account_of
 
 RINGS = 2
 _COUNTS = tuple(field.name for field in fields(Account) if field.name not in ("took", "series"))
-_FIRST, _SETTLED, _MID_LINE = range(3)  # of the single words
+_FIRST, _SETTLED, _MID_LINE, _PIPELINES = range(4)  # of the single words
 _U64 = (1 << 64) - 1
 _ALL, _SERIES, _OVERFLOW = 1, 2, 3  # what calls a row is of; 0: none
 _CALLS: list[tuple[str, Any, tuple[int, ...]]] = [
@@ -125,7 +125,7 @@ class Carried:
         told: Fields = [("sequence", "u8", ()), ("since_unix_ns", "u8", ()), ("ledger", "u8", (count, len(NAMES)))]
         taken += [("accounts", account, (len(self._keyed),)), ("calls", self._calls, (sum(_rows(spans[at]) for at in self._keyed),))]
         told += [("calls", self._calls, (sum(map(_rows, spans)),))]
-        self._words: Words = part("u8", (3,))
+        self._words: Words = part("u8", (4,))
         self._exported: Words = part("u8", (count,))
         self._dropped: Words = part("u8", (count,))
         self.said: Words = part("u8", (count * len(LOSSES) + 2,))  # each loss as it was last said
@@ -146,6 +146,7 @@ class Carried:
 
         The beginnings and ends of keyed calls that waited in its memory are let go: counted as expired and as orphaned.
         """
+        self._words[_PIPELINES] += np.uint64(1)
         row = self._taken.newest(positions=_padded(positions))
         accounts = {probe: account_of(self._spans[probe]) for probe in self._keyed}
         if row is None:
@@ -161,6 +162,11 @@ class Carried:
         taken = Taken(Counter(dict(enumerate(row["received"].tolist()))), int(row["malformed"]), accounts)
         self.note(positions, taken)
         return taken
+
+    @property
+    def restarts(self) -> int:
+        """How many pipelines have taken over from another."""
+        return max(0, int(self._words[_PIPELINES]) - 1)
 
     def note(self, positions: Sequence[int], taken: Taken) -> None:
         """What has been read once the rings' readers stand there; to be called before they do."""

@@ -29,7 +29,7 @@ from otel_usdt.metrics.exemplars import Exemplars
 from otel_usdt.metrics.histograms import HistogramSnapshot, hist_lines
 from otel_usdt.metrics.kernel import histograms_of
 from otel_usdt.metrics.ledger import LOSSES, Ledger, check, ledgers, losses, with_paired
-from otel_usdt.metrics.own import process_points, ring_points
+from otel_usdt.metrics.own import process_points, restart_points, ring_points
 from otel_usdt.metrics.points import Point, ledger_points
 from otel_usdt.metrics.prometheus import exposition
 from otel_usdt.metrics.temporality import Intervals
@@ -95,7 +95,8 @@ class Session:
         if told := self.carried.told():
             since, ledgers, histograms = told
             named = dict(zip((span.name for span in self.plan.spans), ledgers, strict=True))
-            self.intervals.resume(since, histograms, ledger_points(named) + process_points(self.supervisor))
+            last = ledger_points(named) + process_points(self.supervisor) + restart_points(self.carried.restarts - 1)
+            self.intervals.resume(since, histograms, last)
 
     def drain(self) -> int:
         """Move all that the rings hold towards the outlets; returns how many records there were."""
@@ -200,7 +201,7 @@ class Session:
         """The ledger and what else began with the session; what there is to say of this pipeline."""
         rings = {name: (ring.pending_bytes(), ring.size) for name, ring in zip(("calls", "texts"), self.rings, strict=False)}
         own = ring_points(rings) + self.outlets.points() + process_points({"pipeline": os.getpid()})
-        return ledger_points(ledgers) + process_points(self.supervisor), own
+        return ledger_points(ledgers) + process_points(self.supervisor) + restart_points(self.carried.restarts), own
 
     def show(self, page: Page) -> None:
         """Now, to those who ask /metrics."""

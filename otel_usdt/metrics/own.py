@@ -18,6 +18,7 @@ _LAG = Metric("otel_usdt.export.lag", "s", "histogram", "From a request's oldest
 _SPOOL = Metric("otel_usdt.spool.usage", "By", "level", "Size of the spool's files: spans on disk that wait for the OTLP receiver")
 _SPOOL_LIMIT = Metric("otel_usdt.spool.limit", "By", "level", "What the spool may take; beyond it the oldest spans are dropped")
 _SPOOL_AGE = Metric("otel_usdt.spool.age", "s", "level", "Age of the oldest request on disk; 0 when there is none")
+_RESTARTS = Metric("otel_usdt.pipeline.restarts", "{restart}", "total", "Pipelines that have taken over from one that was killed")
 _CPU = Metric("otel_usdt.process.cpu.time", "s", "total", "CPU time of our own processes, user and system")
 _MEMORY = Metric("otel_usdt.process.memory.usage", "By", "level", "Resident memory of our own processes")
 
@@ -41,6 +42,11 @@ def spool_points(status: Status, limit: int, now_s: float) -> list[Point]:
     """Of what is on disk."""
     age = max(0.0, now_s - status.oldest_s) if status.oldest_s is not None else 0.0
     return [Point(_SPOOL, status.bytes), Point(_SPOOL_LIMIT, limit), Point(_SPOOL_AGE, round(age, 3))]
+
+
+def restart_points(restarts: int) -> list[Point]:
+    """Of the session's pipelines, one after the other."""
+    return [Point(_RESTARTS, restarts)]
 
 
 def process_points(processes: Mapping[str, int]) -> list[Point]:

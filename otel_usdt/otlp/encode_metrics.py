@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from otel_usdt.metrics.points import Distribution, Metric, Point, ledger_points
+from otel_usdt.metrics.points import Distribution, Metric, Point
 from otel_usdt.otlp.encode import SCOPE_NAME
 
 CUMULATIVE, DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE, metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
@@ -29,17 +29,6 @@ def _value(value: str | int) -> AnyValue:
 def resource_of(attributes: Mapping[str, str | int]) -> Resource:
     """A resource with these attributes."""
     return Resource(attributes=key_values(attributes))
-
-
-def encode_ledger(
-    ledger: Mapping[str, Mapping[str, int]],
-    resource: Mapping[str, str | int],
-    start_unix_ns: int,
-    now_unix_ns: int,
-    version: str,
-) -> bytes:
-    """An ExportMetricsServiceRequest with the ledger, as `ledger_points` has it, under the sidecar's own `resource`."""
-    return encode_points(ledger_points(ledger), resource, start_unix_ns, now_unix_ns, version)
 
 
 def encode_points(

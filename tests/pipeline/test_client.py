@@ -18,15 +18,16 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
 
 from otel_usdt.errors import UsageError
+from otel_usdt.metrics.points import ledger_points
 from otel_usdt.otlp.client import Accepted, Exporter, Refused, Retry, TooLarge
 from otel_usdt.otlp.encode import encode_spans
-from otel_usdt.otlp.encode_metrics import encode_ledger
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.plan import OtlpExport, OtlpSignal
 from tests.pipeline.receivers import Abort, Answer, grpc_receiver, http_receiver
 from tests.samples import PARSE, batch, call
 
 TRACES = encode_spans(batch([call(span=n) for n in range(1, 4)]), [PARSE], {100: {"service.name": "orders"}}, "0.1.0")[0].body
-METRICS = encode_ledger({"parse": {"entries": 3}}, {"service.name": "otel-usdt"}, 1, 2, "0.1.0")
+METRICS = encode_points(ledger_points({"parse": {"entries": 3}}), {"service.name": "otel-usdt"}, 1, 2, "0.1.0")
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_usdt.metrics.points import ledger_points
 from otel_usdt.otlp.backlog import Backlog, Request
 from otel_usdt.otlp.client import Accepted, Exporter, Outcome, Refused, Retry, TooLarge
 from otel_usdt.otlp.encode import Encoded, encode_spans
-from otel_usdt.otlp.encode_metrics import encode_ledger
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.otlp.halves import halves
 from otel_usdt.otlp.queue import Backoff, Delivered, Delivery
 from otel_usdt.plan import OtlpExport
@@ -320,7 +321,7 @@ def test_grpc_receiver_without_metrics_is_told_once() -> None:
     def script(n: int) -> Any:
         return Abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service") if n % 2 == 0 else accept(n)
 
-    body = encode_ledger({"parse": {"entries": 1}}, {}, 1, 2, "1")
+    body = encode_points(ledger_points({"parse": {"entries": 1}}), {}, 1, 2, "1")
     with (
         grpc_receiver(script) as (port, received),
         closing(Exporter(OtlpExport(f"http://127.0.0.1:{port}"))) as sender,

@@ -85,6 +85,7 @@ def test_under_load_every_span_arrives_once_or_is_counted(workload: Workload, ot
     values = [point.own.as_int for point in sorted(recorded, key=lambda point: point.own.time_unix_nano)]
     assert values == sorted(values), "a counter went back"
     assert values[-1] == counts["recorded"]
+    assert [point.own.as_int for point in points(received, "otel_usdt.pipeline.restarts")][-1] == 3
     assert len({(point.resource["service.instance.id"], point.own.start_time_unix_nano) for point in recorded}) == 1
 
 

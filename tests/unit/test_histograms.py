@@ -16,8 +16,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 from otel_usdt.ladder import BOUNDS_NS, LONGEST_NS, QUARTERS, SCALE, crowded, step_of, steps, uppers
 from otel_usdt.layout import Bounds
 from otel_usdt.metrics.histograms import Exponential, HistogramSnapshot, explicit, exponential, hist_line, hist_lines
+from otel_usdt.metrics.points import ledger_points
 from otel_usdt.otlp.encode_histograms import encode_histograms
-from otel_usdt.otlp.encode_metrics import encode_ledger
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.plan import Target
 from tests.samples import PARSE, QUERY, plain
 
@@ -176,7 +177,7 @@ def test_histogram_counts_agree_with_its_buckets_while_calls_come_in() -> None:
 def test_nothing_to_measure_is_no_request() -> None:
     """Without histograms or ledger there are no bytes, and so nothing is sent."""
     assert encode_histograms([None], [PARSE], TARGETS, 1, 2, "1") == b""
-    assert encode_ledger({}, {}, 1, 2, "1") == b""
+    assert encode_points(ledger_points({}), {}, 1, 2, "1") == b""
 
 
 def ledger_metrics(body: bytes) -> dict[str, Metric]:
@@ -199,7 +200,7 @@ def test_ledger_goes_out_entry_by_entry() -> None:
             "novel": 5,
         }
     }
-    metrics = ledger_metrics(encode_ledger(ledger, {"service.name": "otel-usdt"}, 11, 22, "1"))  # type: ignore[arg-type]
+    metrics = ledger_metrics(encode_points(ledger_points(ledger), {"service.name": "otel-usdt"}, 11, 22, "1"))  # type: ignore[arg-type]
     found = {
         (name, *sorted(str(v) for k, v in plain(point.attributes).items() if k != "otel_usdt.span.name")): point.as_int
         for name, metric in metrics.items()
@@ -223,5 +224,5 @@ def test_ledger_goes_out_entry_by_entry() -> None:
 def test_two_metric_requests_join_by_their_bytes() -> None:
     """Histograms and ledger of one interval travel as one body."""
     histograms = encode_histograms([snapshot(1)], [PARSE], TARGETS, 1, 2, "1")
-    ledger = encode_ledger({"parse": {"entries": 1}}, {"service.name": "otel-usdt"}, 1, 2, "1")
+    ledger = encode_points(ledger_points({"parse": {"entries": 1}}), {"service.name": "otel-usdt"}, 1, 2, "1")
     assert len(ExportMetricsServiceRequest.FromString(histograms + ledger).resource_metrics) == 2

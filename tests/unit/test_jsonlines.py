@@ -14,9 +14,10 @@ import pytest
 
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.metrics.exemplars import Exemplar, Place
+from otel_usdt.metrics.points import ledger_points
 from otel_usdt.otlp.encode import encode_spans
 from otel_usdt.otlp.encode_histograms import encode_histograms
-from otel_usdt.otlp.encode_metrics import encode_ledger
+from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.otlp.jsonlines import LinesFile, to_json_line
 from otel_usdt.plan import Target
 from tests.samples import OFFSET_NS, PARSE, QUERY, batch, call
@@ -67,7 +68,7 @@ def test_span_is_written_as_otlp_json() -> None:
 
 def test_metrics_are_written_as_otlp_json() -> None:
     """The same rules for metrics."""
-    body = encode_ledger({"query": {"exported": 1 << 40}}, {}, 1, 2, "1")
+    body = encode_points(ledger_points({"query": {"exported": 1 << 40}}), {}, 1, 2, "1")
     [of_resource] = json.loads(to_json_line(body, "metrics"))["resourceMetrics"]
     [metric] = of_resource["scopeMetrics"][0]["metrics"]
     assert metric["sum"]["aggregationTemporality"] == 2
