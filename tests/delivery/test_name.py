@@ -49,15 +49,17 @@ def main(how: How) -> None:
             encoded = spans(10, first=1 + 10 * n)
             queue.put("traces", encoded.body, encoded.counts)
         time.sleep(UNKNOWN_S)
+        wait_until(lambda: len(witness.attempts) > 5, "some attempts")
+        before = len(witness.attempts)
         with Path("/etc/hosts").open("a") as hosts:
             hosts.write("127.0.0.1 collector.invalid\n")
-        before = len(witness.attempts)
+        known = len(witness.attempts)
         wait_until(lambda: not queue.totals().queued, "all spans")
         queue.close(1)
     reconcile(100, sink, witness, queue.totals(), unknown_requests=0)
     outcomes = [outcome for _, outcome in witness.attempts]
     assert all(isinstance(outcome, Retry) for outcome in outcomes[:before])
-    after = outcomes[before + 1 :]  # but for one that was under way
+    after = outcomes[known + 1 :]  # but for one that was under way
     print(json.dumps({"before": before, "failed after": sum(not isinstance(outcome, Accepted) for outcome in after)}))
 
 

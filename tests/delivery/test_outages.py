@@ -17,7 +17,15 @@ from tests.kernel.session import wait_until
 over_grpc = [("own", "grpc"), pytest.param("collector", "grpc", marks=pytest.mark.peers), ("rotel", "grpc")]
 over_http = [("own", "http/protobuf"), pytest.param("collector", "http/protobuf", marks=pytest.mark.peers), ("rotel", "http/protobuf")]
 Make = Callable[..., Load]
+pytestmark = pytest.mark.timeout(480)
 KILLS = 20
+LONG_S = 200.0  # for a million spans, on a slow machine
+ENOUGH = 100_000  # spans that wait: of a receiver that is long away there come no more, or they would not fit in the end
+
+
+def waiting(fed: Load) -> int:
+    """Spans in memory."""
+    return sum(fed.totals().queued.values())
 
 
 @pytest.mark.parametrize(("kind", "how"), over_grpc + over_http)
@@ -30,12 +38,13 @@ def test_a_receiver_that_is_killed_twenty_times_under_load(load: Make, kind: Kin
             life.start()
             goal = sink.spans.total() + 2_003
             while sink.spans.total() < goal:
-                fed.feed(101)
+                if waiting(fed) < ENOUGH:
+                    fed.feed(101)
                 time.sleep(0.001)
             life.end()
             fed.feed(503)
         life.start()
-        wait_until(fed.settled, "all spans")
+        wait_until(fed.settled, "all spans", LONG_S)
         life.end()
     reconcile(fed.made, sink, fed.witness, fed.totals(), unknown_requests=config.concurrency * KILLS)
 
@@ -52,10 +61,11 @@ def test_a_receiver_that_is_absent_for_a_million_spans(
         fed = load(config, spool)
         while fed.made < 1_000_000:
             fed.feed(4_000)
+            wait_until(lambda: waiting(fed) < ENOUGH, "a disk that keeps up")
         wait_until(lambda: not fed.totals().queued, "all spans on disk")
         assert sum(fed.totals().spooled.values()) == fed.made
         life.start()
-        wait_until(fed.settled, "all spans")
+        wait_until(fed.settled, "all spans", LONG_S)
         life.end()
     reconcile(fed.made, sink, fed.witness, fed.totals(), unknown_requests=0)
     assert [path.name for path in spool.iterdir()] == ["done"]

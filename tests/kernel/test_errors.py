@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -197,18 +198,17 @@ def test_target_that_exits_says_so(workload: Workload, otel_usdt: Commands) -> N
 
 def test_output_goes_into_a_file_for_as_long_as_was_asked(workload: Workload, otel_usdt: Commands, tmp_path: Path) -> None:
     """`--for 1s -o FILE`: trace, count and hist end by themselves, say why, and have written their lines there."""
+    workload.send("sleeper 1000000 200")  # it calls all the time, for who knows when each is attached, and ends with the test
+    commands = ("trace", "count", "hist")
     sessions = [
-        otel_usdt.start(command, "-p", workload.pid, "func:leaf", "--for", "1s", "-o", tmp_path / command)
-        for command in ("trace", "count", "hist")
+        otel_usdt.start(command, "-p", workload.pid, "func:sleeper", "--for", "1s", "-o", tmp_path / command) for command in commands
     ]
-    for session in sessions:
-        session.wait_attached()
-    workload.run("leaf 11")
     for session in sessions:
         told = session.wait()
         assert (told.exit_code, told.lines) == (0, [])
         assert "detached: lease of 1 s ended" in told.stderr
-    assert len((tmp_path / "trace").read_text().splitlines()) == 11 + 1
-    assert '"calls":11,' in (tmp_path / "count").read_text()
-    assert '"count":11,' in (tmp_path / "hist").read_text()
-    wait_until(lambda: workload.breakpoints("leaf") == 0, "the end of the probe")
+    trace, count, hist = ([json.loads(line) for line in (tmp_path / command).read_text().splitlines()] for command in commands)
+    assert len(trace) - 1 == trace[-1]["ledger"]["sleeper"]["calls"] > 0
+    assert count[-1]["calls"] > 0
+    assert hist[-1]["count"] > 0
+    wait_until(lambda: workload.breakpoints("sleeper") == 0, "the end of the probe")

@@ -72,6 +72,7 @@ def test_ledger_closes_at_every_look(workload: Workload, otel_usdt: Commands) ->
         nonlocal rounds
         workload.run("threads 5 20011")
         rounds += 1
+        looks: list[dict[str, dict[str, int]]]
         looks = [json.loads(line)["ledger"] for line in list(session.out) if line.startswith('{"ledger"') and line.endswith("\n")]
         return len([look for look in looks if look["call_leaf"]["in_flight"]]) >= 5
 

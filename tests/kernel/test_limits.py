@@ -12,16 +12,27 @@ from tests.kernel.program import Workload
 
 pytestmark = pytest.mark.kernel
 
+BOUND_NS = 1 << 23  # 8.4 ms: of a bucket
+
 
 def test_min_duration_keeps_the_slow_calls_only(workload: Workload, otel_usdt: Commands) -> None:
-    """Of 61 calls nine sleep 20 ms: nine spans, 52 too short, 61 in the histogram."""
-    session = otel_usdt.spans(workload.pid, {"name": "sleeper", "function": "sleeper", "min_duration": "10ms"})
+    """Of 61 calls nine sleep 20 ms: a span for each of them, and for any that the machine held up as long as the least.
+
+    All 61 are in the histogram, and the least is above a bound of its buckets: so it knows how many were to be spans.
+    """
+    session = otel_usdt.spans(workload.pid, {"name": "sleeper", "function": "sleeper", "min_duration": f"{BOUND_NS + 1}ns"})
     assert workload.run("mixed 61 7")["slow"] == 9
     told = session.stop()
     check_closed(told.ledger)
-    assert nonzero(told.ledger["sleeper"]) == {**all_exported(61), "recorded": 9, "exported": 9, "too_short": 52}
-    assert len(told.spans) == 9
-    assert all(span["end_time_unix_nano"] - span["start_time_unix_nano"] >= 20_000_000 for span in told.spans)
+    buckets = told.histograms["sleeper"]["buckets"]
+    assert BOUND_NS in [bucket["le_ns"] for bucket in buckets]
+    slow = sum(bucket["count"] for bucket in buckets if bucket["le_ns"] is None or bucket["le_ns"] > BOUND_NS)
+    assert 9 <= slow < 61
+    assert nonzero(told.ledger["sleeper"]) == {**all_exported(61), "recorded": slow, "exported": slow, "too_short": 61 - slow}
+    took = [span["end_time_unix_nano"] - span["start_time_unix_nano"] for span in told.spans]
+    assert len(took) == slow
+    assert min(took) > BOUND_NS
+    assert sum(one >= 20_000_000 for one in took) >= 9
     assert told.histograms["sleeper"]["count"] == 61
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.commands import Commands
 from tests.kernel.leaks import BPF_LINK_GET_NEXT_ID, bpf_ids
-from tests.kernel.ledger import all_exported, check_closed, nonzero
+from tests.kernel.ledger import check_closed, nonzero
 from tests.kernel.processes import family, pipeline, resident_together, supervisor
 from tests.kernel.program import Workload
 from tests.kernel.session import wait_until
@@ -60,7 +60,7 @@ def test_sigkill_of_the_command_detaches(workload: Workload, otel_usdt: Commands
     session.process.kill()
     wait_until(lambda: not any(one.alive() for one in ours), "the end of all processes")
     wait_until(lambda: workload.breakpoints("leaf") == 0, "the end of the probe")
-    assert workload.run("semaphores") == {"command": "semaphores", "start": 0, "done": 0}
+    wait_until(lambda: workload.run("semaphores") == {"command": "semaphores", "start": 0, "done": 0}, "the end of the semaphores")
 
 
 @pytest.fixture
@@ -91,12 +91,14 @@ def test_stop_detaches_first_and_flushes_then(workload: Workload, otel_usdt: Com
 
 def test_lease_ends_the_session(workload: Workload, otel_usdt: Commands) -> None:
     """With `ttl: 1s` the session ends by itself, in good order."""
-    session = otel_usdt.spans(workload.pid, {"name": "leaf", "function": "leaf"}, lease={"ttl": "1s", "owner": "tests", "reason": "a test"})
-    workload.run("leaf 17")
-    told = session.wait()
+    workload.send("sleeper 1000000 200")  # it calls all the time, from before the attach, and ends with the test
+    lease = {"ttl": "1s", "owner": "tests", "reason": "a test"}
+    told = otel_usdt.spans(workload.pid, {"name": "sleeper", "function": "sleeper"}, lease=lease).wait()
     assert told.exit_code == 0
-    assert nonzero(told.ledger["leaf"]) == all_exported(17)
-    assert workload.breakpoints("leaf") == 0
+    assert "detached: lease of 1 s ended" in told.stderr
+    check_closed(told.ledger)
+    assert told.ledger["sleeper"]["exported"] == told.ledger["sleeper"]["calls"] == len(told.spans) > 0
+    assert workload.breakpoints("sleeper") == 0
 
 
 def test_pipeline_has_no_rights(workload: Workload, otel_usdt: Commands) -> None:

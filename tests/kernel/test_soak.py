@@ -28,9 +28,10 @@ from tests.kernel.sink import Sink, running_sink
 SECONDS = float(os.environ.get("OTEL_USDT_SOAK_S", "90"))
 SEED = int(os.environ.get("OTEL_USDT_SOAK_SEED") or random.SystemRandom().randrange(1 << 32))
 MOST_GUESTS, PROGRAMS, THREADS = 2, 2, 4  # sessions that come and go; chaos programs at a time, and the threads of each
+FLUSH_S = 180.0  # half a minute until the receiver is asked again, and then all that a full queue holds
 ONLY_GROW = ("entries", "returns", "calls", "orphaned", "unwound", "recorded", "exported", "dropped", "sampled_out", "ring_full")
 
-pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(SECONDS + 240)]
+pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(SECONDS + 420)]
 
 Start = Callable[..., Workload]
 Ledgers = dict[str, dict[str, int]]
@@ -156,7 +157,7 @@ class Soak:
             self.program_ends(killed=False)
         wait_until(lambda: not running_from(self.program), "the end of the programs' children")
         self.sink.going.set()
-        wait_until(self.all_sent, "what waited for the receiver")
+        wait_until(self.all_sent, "what waited for the receiver", FLUSH_S)
 
     def all_sent(self) -> bool:
         self.look()

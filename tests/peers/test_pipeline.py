@@ -39,7 +39,7 @@ from tests.peers.seen import (
 )
 from tests.peers.servers import get_json
 
-pytestmark = [pytest.mark.kernel, pytest.mark.peers, pytest.mark.slow]
+pytestmark = [pytest.mark.kernel, pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(480)]  # the first one starts every server
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "postgresql.yaml"
 NESTED = [{"function": "outer"}, {"function": "middle"}, {"function": "leaf"}]

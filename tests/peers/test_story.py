@@ -12,7 +12,7 @@ from tests.peers.conftest import Pipeline
 from tests.peers.seen import notes
 from tests.peers.story import SERVICE, lines, play
 
-pytestmark = [pytest.mark.kernel, pytest.mark.peers, pytest.mark.slow]
+pytestmark = [pytest.mark.kernel, pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(480)]  # the first one starts every server
 
 
 def test_a_programs_own_steps_hang_under_the_request_that_obi_sees(otel_usdt: Commands, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -33,6 +33,13 @@ class Received:
     paths: list[str] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
     clients: list[str] = field(default_factory=list)  # the common name in the certificate that a request's client showed
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def number(self, headers: dict[str, str]) -> int:
+        """Notes that a request has come, with these headers; which one it is, from 0. No two that come at once have the same number."""
+        with self.lock:
+            self.headers.append(headers)
+            return len(self.headers) - 1
 
     def span_ids(self) -> list[bytes]:
         """Of every span in the traces, in order of arrival."""
@@ -80,10 +87,10 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
 
 
 def _answered(script: GrpcScript, received: Received, kept: list[Any], request: Any, context: grpc.ServicerContext) -> Any:
-    received.headers.append({str(key): str(value) for key, value in context.invocation_metadata()})
+    number = received.number({str(key): str(value) for key, value in context.invocation_metadata()})
     identities: Any = context.auth_context()  # bytes, whatever the stubs say
     received.clients += [name.decode() for name in identities.get("x509_common_name", ())]
-    answer = script(len(received.headers) - 1)
+    answer = script(number)
     if isinstance(answer, Abort):
         context.set_trailing_metadata(answer.trailers)
         context.abort(answer.code, answer.details)
@@ -138,12 +145,12 @@ def http_receiver(
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            received.headers.append({key.lower(): value for key, value in self.headers.items()})
+            number = received.number({key.lower(): value for key, value in self.headers.items()})
             received.paths.append(self.path)
             received.connections.add(self.client_address)
             shown: Any = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
             received.clients += [value for pairs in (shown or {}).get("subject", ()) for key, value in pairs if key == "commonName"]
-            answer = script(len(received.headers) - 1) if len(body) <= limit else Answer(413)
+            answer = script(number) if len(body) <= limit else Answer(413)
             time.sleep(answer.hang_s)
             if 200 <= answer.status < 300:
                 kind = REQUESTS[self.path] if self.path in REQUESTS else REQUESTS["/v1/traces"]

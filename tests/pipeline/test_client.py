@@ -19,10 +19,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_usdt.errors import UsageError
 from otel_usdt.metrics.points import ledger_points
-from otel_usdt.otlp.client import Accepted, Exporter, Refused, Retry, TooLarge
+from otel_usdt.otlp.client import Accepted, Exporter, Outcome, Refused, Retry, TooLarge
 from otel_usdt.otlp.encode import encode_spans
 from otel_usdt.otlp.encode_metrics import encode_points
 from otel_usdt.plan import OtlpExport, OtlpSignal
+from tests.kernel.session import wait_until
 from tests.pipeline.receivers import Abort, Answer, grpc_receiver, http_receiver
 from tests.samples import PARSE, batch, call
 
@@ -175,12 +176,14 @@ def test_every_http_status_has_the_outcome_of_the_specification() -> None:
         ("7", 7.0, 7.0),
         ("0", 0.0, 0.0),
         ("-3", 0.0, 0.0),
-        (email.utils.formatdate(time.time() + 3_000, usegmt=True), 2_000.0, 3_001.0),
+        ("in 3,000 s", 2_000.0, 3_001.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0, 0.0),
     ],
 )
 def test_http_retry_after_says_when(header: str, least: float, most: float) -> None:
     """Retry-After in seconds or as a date; one that lies in the past is now."""
+    if header == "in 3,000 s":  # counted from now: the tests may have been collected long ago
+        header = email.utils.formatdate(time.time() + 3_000, usegmt=True)
     answer = Answer(503, headers=(("Retry-After", header),))
     with http_receiver(lambda n: answer) as (port, _), exporter(port, "http/protobuf") as client:
         outcome = client.send("traces", TRACES)
@@ -304,11 +307,20 @@ def test_grpc_server_that_hangs_is_given_up() -> None:
 
 def test_http_server_that_hangs_is_given_up() -> None:
     """After timeout_s without a word the attempt is over, to be tried again; the next one has a connection of its own."""
-    script = [Answer(hang_s=1.0), Answer()]
-    with http_receiver(lambda n: script[n]) as (port, received), exporter(port, "http/protobuf", timeout_s=0.2) as client:
+    done, outcomes = threading.Event(), list[Outcome]()
+
+    def hang(n: int) -> Answer:
+        if n == 0:
+            done.wait(20)
+        return Answer()
+
+    with http_receiver(hang) as (port, received), exporter(port, "http/protobuf", timeout_s=0.2) as client:
         assert isinstance(client.send("traces", TRACES), Retry)
-        assert client.send("traces", TRACES) == Accepted()
-    assert len(received.connections) == 2
+        while len(outcomes) < 50 and Accepted() not in outcomes:  # the first answer of a busy machine may be late, too
+            outcomes.append(client.send("traces", TRACES))
+        done.set()
+    assert outcomes[-1] == Accepted()
+    assert 2 <= len(received.connections) <= 1 + len(outcomes)
 
 
 @contextmanager
@@ -325,7 +337,7 @@ def talker(answer: bytes) -> Iterator[tuple[int, list[float]]]:
                     return
                 called.append(time.monotonic())
                 with peer:
-                    peer.settimeout(0.05)
+                    peer.settimeout(5.0)
                     try:
                         peer.recv(1 << 16)
                         peer.sendall(answer)
@@ -354,11 +366,13 @@ def test_peer_that_speaks_something_else_is_retried(protocol: Any, answer: bytes
 def test_grpc_connects_again_sooner_than_its_own_habit() -> None:
     """Left alone, gRPC connects twice in two seconds and then ever more rarely; our queue's backoff must find a fresh attempt."""
     with talker(b"") as (port, called), exporter(port) as client:
-        deadline = time.monotonic() + 10.0
-        while len(called) < 4 and time.monotonic() < deadline:
+
+        def quick() -> bool:
+            """Four in two seconds, whenever: left alone, even the first four take more than three."""
             assert isinstance(client.send("traces", TRACES), Retry)
-            time.sleep(0.02)
-        assert called[3] - called[0] < 2.0
+            return any(last - first < 2.0 for first, last in zip(called, called[3:], strict=False))
+
+        wait_until(quick, "four connections in two seconds", 30.0)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

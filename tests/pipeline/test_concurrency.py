@@ -157,7 +157,7 @@ def test_close_spools_all_that_is_under_way(tmp_path: Path) -> None:
     for n in range(6):
         queue.put("traces", b"body%d" % n, {n % 2: 1})
         until(lambda n=n: sender.now["traces"] == min(4, n + 1))  # type: ignore[misc]
-    queue.close(0.05)
+    queue.close(3)  # as long again for the disk
     assert queue.totals() == Delivered({}, {}, {}, {0: 3, 1: 3})
     sender.gate.set()
     spool, found = Spool(folder, 1 << 24, 1e6), list[bytes | None]()
@@ -176,9 +176,9 @@ def test_every_place_takes_part_again_after_an_outage() -> None:
     for n in range(40):
         queue.put("traces", b"body%d" % n, {0: 1})
     until(lambda: len(sender.sent) > 10)
-    sender.outcome = Accepted()
     sender.gate.clear()
     until(lambda: sender.now["traces"] == 1)  # the one that tries
+    sender.outcome = Accepted()
     sender.gate.set()
     until(lambda: queue.totals() == Delivered({0: 40}, {}, {}))
     sender.gate.clear()

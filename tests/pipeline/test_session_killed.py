@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,9 @@ def test_keyed_calls_that_waited_are_let_go(workload: Workload, otel_usdt: Comma
     session = otel_usdt.spans(workload.pid, LEAF, job)
     workload.run("same 3 3")
     workload.run("same 7 0")
-    workload.run("leaf 1")
-    wait_until(lambda: any('"leaf"' in line for line in list(session.out)), "the span behind them in the ring")
+    for n in range(1, 3):  # when the second is out, all of before the first has been counted, too
+        workload.run("leaf 1")
+        wait_until(lambda n=n: sum('"leaf"' in line for line in list(session.out)) >= n, "the span behind them in the ring")  # type: ignore[misc]
     kill(session)
     workload.run("same 0 5")
     wait_until(lambda: said(session, "lost: job: expired 7 (+7)") == 1, "the loss of seven")
@@ -149,9 +150,11 @@ def test_lines_on_the_console_go_on_whole(workload: Workload, otel_usdt: Command
 
 def test_a_kill_while_all_is_flushed_is_made_good(workload: Workload, otel_usdt: Commands, stack: ExitStack) -> None:
     """Detached, with a receiver that takes its time: the last ledger is told all the same, and closes."""
+    killed = threading.Event()
 
     def thinks(n: int) -> Any:
-        time.sleep(2 if n == 0 else 0)
+        if n == 0:
+            killed.wait(60)
         return accept(n)
 
     port, _ = stack.enter_context(grpc_receiver(thinks))
@@ -161,6 +164,7 @@ def test_a_kill_while_all_is_flushed_is_made_good(workload: Workload, otel_usdt:
     session.process.send_signal(signal.SIGTERM)
     wait_until(lambda: workload.breakpoints("leaf") == 0, "the end of the probe")
     os.kill(flushing.pid, signal.SIGKILL)
+    killed.set()
     told = session.wait()
     check_closed(told.ledger)
     counts = nonzero(told.ledger["leaf"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -98,8 +99,10 @@ def test_full_queue_drops_the_oldest_and_counts_them(workload: Workload, otel_us
     assert counts["recorded"] == counts["exported"] + counts["dropped"] == 2110
     assert len(set(received.span_ids())) == len(received.span_ids()) == counts["exported"] > 211
     lines = [line for line in told.lines if "span_id" in line]
-    newest = {line["span_id"] for line in sorted(lines, key=lambda line: int(line["start_time_unix_nano"]))[-counts["exported"] :]}
-    assert {span_id.hex() for span_id in received.span_ids()} == newest
+    in_order = [line["span_id"] for line in sorted(lines, key=lambda line: int(line["start_time_unix_nano"]))]
+    # The first request may have been under way when the last one came, and then an older one than the others was not dropped.
+    behind = [span_id.hex() for span_id in received.span_ids()[len(Received(traces=received.traces[:1]).span_ids()) :]]
+    assert set(behind) == set(in_order[-len(behind) :])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -108,11 +111,14 @@ def test_stop_detaches_at_once_and_a_slow_receiver_gets_all(
 ) -> None:
     """While the receiver still thinks about the first request, the probe is off already; then all that was recorded arrives."""
 
-    def thinks(n: int) -> Any:
-        time.sleep(2 if n == 0 else 0)
-        return accept(n)
+    seen = threading.Event()
 
-    slow = grpc_receiver(thinks) if protocol == "grpc" else http_receiver(lambda n: Answer(hang_s=2 if n == 0 else 0))
+    def thinks(n: int) -> Any:
+        if n == 0:
+            seen.wait(60)
+        return accept(n) if protocol == "grpc" else Answer()
+
+    slow = grpc_receiver(thinks) if protocol == "grpc" else http_receiver(thinks)
     port, received = stack.enter_context(slow)
     session = traced(otel_usdt, workload, port, protocol)
     workload.run("leaf 1009")
@@ -122,6 +128,7 @@ def test_stop_detaches_at_once_and_a_slow_receiver_gets_all(
     assert flushing.alive()
     assert session.process.poll() is None
     assert received.traces == []
+    seen.set()
     told = session.wait()
     assert (told.exit_code, told.ledger["leaf"]["exported"]) == (0, 1009)
     assert len(set(received.span_ids())) == 1009
@@ -152,8 +159,9 @@ def test_refusing_receiver_is_said_once_and_counted(workload: Workload, otel_usd
     port, received = stack.enter_context(http_receiver(lambda _: Answer(status=400)))
     session = traced(otel_usdt, workload, port, "http/protobuf")
     for _ in range(3):
+        before = received.paths.count("/v1/traces")
         workload.run("leaf 101")
-        time.sleep(0.3)
+        wait_until(lambda before=before: received.paths.count("/v1/traces") > before, "a request")  # type: ignore[misc]
     told = session.stop()
     check_closed(told.ledger)
     assert nonzero(told.ledger["leaf"])["dropped"] == told.ledger["leaf"]["recorded"] == 303

@@ -54,7 +54,7 @@ def test_the_next_session_sends_what_this_one_left(folder: int) -> None:
     first = delivery(Script(AWAY), folder, [])
     for n in range(5):
         first.put("traces", b"old%d" % n, {0: 3})
-    first.close(2)
+    first.close(30)
     assert first.totals() == Delivered({}, {}, {}, {0: 15})
     sender, said = Script(Accepted()), list[str]()
     sender.gate.clear()

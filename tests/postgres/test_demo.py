@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from otel_usdt.cli.demo import document
+from tests.kernel.session import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.postgres]
 
@@ -56,10 +56,7 @@ def test_demo_that_is_terminated_leaves_nothing(place: Path) -> None:
         process.stdout.read()
         assert process.wait(60) == 128 + signal.SIGTERM
     assert [path.name for path in place.iterdir()] == ["spans.jsonl"]
-    end = time.monotonic() + 5
-    while (left := _mentioning(place)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert left == []
+    wait_until(lambda: not _mentioning(place), "the end of the cluster's processes")
 
 
 def _mentioning(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections import Counter
@@ -31,7 +32,8 @@ def attach(otel_usdt: Commands, cluster: Cluster, *, text: bool = False) -> Sess
     (target,) = document["targets"]
     target["select"], target["capture"] = {"pid": cluster.pid}, {"text": text}
     document.pop("budget")
-    return otel_usdt.run({"targets": [target], "limits": {"ring": "64MiB", "text_ring": "64MiB"}})
+    export = {"console": {"view": "all", "interval": "1s"}}
+    return otel_usdt.run({"targets": [target], "limits": {"ring": "64MiB", "text_ring": "64MiB"}, "export": export})
 
 
 def statements(cluster: Cluster, since: int) -> Counter[int]:
@@ -173,19 +175,35 @@ DROP TABLE child, parent;
 """
 
 
+def one_waits_for_a_table(cluster: Cluster) -> None:
+    """A client locks a table, and lets it go when another is seen to wait for it."""
+    locks = "SELECT count(*) FROM pg_locks WHERE relation = 'pgbench_tellers'::regclass AND granted = {}"
+    command = cluster.command("psql", "-Xq")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
+        holder.stdin.write("BEGIN; LOCK TABLE pgbench_tellers;\n")
+        holder.stdin.flush()
+        wait_until(lambda: cluster.psql(locks.format(True)) == "1", "the lock")
+        waiter = subprocess.Popen(cluster.command("psql", "-Xq", "-c", "SELECT count(*) FROM pgbench_tellers"), stdout=subprocess.DEVNULL)
+        wait_until(lambda: cluster.psql(locks.format(False)) == "1", "somebody who waits for it")
+        holder.stdin.write("COMMIT;\n")
+        holder.stdin.close()
+        assert (holder.wait(60), waiter.wait(60)) == (0, 0)
+
+
 def test_every_probe_of_the_example_fires(cluster: Cluster, otel_usdt: Commands) -> None:
     """Work that needs each of them once at least: sorts, locks, aborts, contention, maintenance."""
     session = attach(otel_usdt, cluster)
     cluster.psql(WORK)
-    holder = subprocess.Popen(
-        cluster.command("psql", "-Xq", "-c", "BEGIN; LOCK TABLE pgbench_tellers; SELECT pg_sleep(1); COMMIT"), stdout=subprocess.DEVNULL
-    )
-    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'pgbench_tellers'::regclass AND granted"
-    wait_until(lambda: cluster.psql(waiting) == "1", "the lock")
-    cluster.psql("SELECT count(*) FROM pgbench_tellers")
-    assert holder.wait(60) == 0
-    with pgbench(cluster, 3, 16, options=["-j", "2"]) as running:
-        running.wait()
+    one_waits_for_a_table(cluster)
+
+    def all_fired() -> bool:
+        with pgbench(cluster, 3, 16, options=["-j", "2"]) as running:
+            running.wait()
+        looks = [json.loads(line)["ledger"] for line in list(session.out) if line.startswith('{"ledger"') and line.endswith("\n")]
+        return bool(looks) and all(counts["entries"] for counts in looks[-1].values())
+
+    wait_until(all_fired, "a hit of each probe")
     told = session.stop()
     lossless(told)
     silent = [name for name, c in told.ledger.items() if not c["entries"]]

@@ -25,7 +25,7 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     shutil.copy("/bin/sleep", copy)
     with subprocess.Popen([copy, "60"]) as child:
         # Until exec is through the child is still a copy of the test, and until the loader is, libc is not mapped.
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while "libc" not in Path(f"/proc/{child.pid}/maps").read_text() or Path(f"/proc/{child.pid}/exe").readlink() != copy:
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -94,7 +94,7 @@ def test_start_time_tells_processes_of_one_pid_apart(sleeper: tuple[int, Path]) 
     pid, _ = sleeper
     hertz = os.sysconf("SC_CLK_TCK")
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - start_time(pid) / hertz
-    assert 0 <= age < 30
+    assert 0 <= age < 90
     assert start_time(pid) == start_time(pid) >= start_time(os.getpid())
 
 
