@@ -19,7 +19,7 @@ from tests.delivery.receivers import How
 from tests.delivery.truth import Sink, Witness, reconcile
 from tests.kernel.session import wait_until
 from tests.pipeline.receivers import grpc_receiver, http_receiver
-from tests.pipeline.test_queue import NAMES, spans
+from tests.pipeline.scripted import NAMES, spans
 
 UNKNOWN_S = 3.0  # long enough for gRPC's own patience between its questions to be longer than ours
 

@@ -18,7 +18,7 @@ from otel_usdt.otlp.queue import Backoff, Delivered, Delivery
 from otel_usdt.otlp.spool import Spool
 from otel_usdt.plan import OtlpExport
 from tests.pipeline.receivers import Abort, Answer, accept, grpc_receiver, http_receiver
-from tests.pipeline.test_queue import NAMES, QUICK, spans, until
+from tests.pipeline.scripted import NAMES, QUICK, spans, until
 
 
 class Counting:

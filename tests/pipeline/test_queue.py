@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from contextlib import ExitStack, closing
 
-import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_usdt.metrics.points import ledger_points
 from otel_usdt.otlp.backlog import Backlog, Request
 from otel_usdt.otlp.client import Accepted, Exporter, Outcome, Refused, Retry, TooLarge
-from otel_usdt.otlp.encode import Encoded, encode_spans
-from otel_usdt.otlp.encode_metrics import encode_points
-from otel_usdt.otlp.halves import halves
 from otel_usdt.otlp.queue import Backoff, Delivered, Delivery
 from otel_usdt.plan import OtlpExport
-from otel_usdt.stream.records import TEXT_FLAG
-from tests.pipeline.receivers import Abort, Received, accept, grpc_receiver, http_receiver
-from tests.samples import PARSE, QUERY, batch, call, plain
-
-QUICK = Backoff(0.01, 0.05)
-NAMES = (QUERY.name, PARSE.name)
-
-
-class Script:
-    """A sender that answers as told, the last answer from then on, and keeps what it was given."""
-
-    def __init__(self, *outcomes: Outcome | Exception) -> None:
-        self.outcomes = list(outcomes)
-        self.sent: list[tuple[str, bytes]] = []
-        self.times: list[float] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def send(self, signal: str, body: bytes) -> Outcome:
-        self.sent.append((signal, body))
-        self.times.append(time.monotonic())
-        self.gate.wait(10)
-        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-
-@contextmanager
-def delivery(
-    sender: Any,
-    queue_bytes: int = 1 << 20,
-    say: Callable[[str], None] = lambda line: None,
-    backoff: Backoff = QUICK,
-    concurrency: int = 1,
-) -> Iterator[Delivery]:
-    made = Delivery(sender, queue_bytes, NAMES, say, backoff, concurrency=concurrency)
-    try:
-        yield made
-    finally:
-        made.close(0)
-
-
-def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not true():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.002)
-
-
-def spans(n: int, first: int = 1) -> Encoded:
-    """A request of n spans, the first third of which are of span probe 0."""
-    calls = [call(probe=0 if i < n // 3 else 1, span=first + i) for i in range(n)]
-    [encoded] = encode_spans(batch(calls), [QUERY, PARSE], {}, "1")
-    return encoded
+from tests.pipeline.receivers import grpc_receiver
+from tests.pipeline.scripted import NAMES, QUICK, Script, delivery, spans, until
 
 
 def test_everything_that_is_accepted_is_exported() -> None:
@@ -187,74 +125,6 @@ def test_refused_is_dropped_and_the_next_goes_on(outcome: Outcome | Exception) -
     assert len(said) == 1
 
 
-@contextmanager
-def limited(protocol: Any, limit: int) -> Iterator[tuple[Exporter, Received]]:
-    """A client whose receiver takes no request of more bytes."""
-    receiver = grpc_receiver(options=[("grpc.max_receive_message_length", limit)]) if protocol == "grpc" else http_receiver(limit=limit)
-    with receiver as (port, received), closing(Exporter(OtlpExport(f"http://127.0.0.1:{port}", protocol, timeout_s=20.0))) as sender:
-        yield sender, received
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize("limit", [1_500, 8_000])
-def test_request_that_is_too_large_goes_in_halves(protocol: Any, limit: int) -> None:
-    """Real receivers that take little at once get every span once and in order; the account is exact, and nothing needs saying."""
-    said: list[str] = []
-    encoded = spans(101)
-    assert len(encoded.body) > 8_000
-    with limited(protocol, limit) as (sender, received), delivery(sender, say=said.append) as queue:
-        queue.put("traces", encoded.body, encoded.counts)
-        until(lambda: not queue.totals().queued)
-        assert queue.totals() == Delivered(encoded.counts, {}, {})
-    assert received.span_ids() == [n.to_bytes(8, "big") for n in range(1, 102)]
-    assert len(received.traces) > 1
-    assert said == []
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_single_span_that_is_too_large_is_dropped_and_said_once(protocol: Any) -> None:
-    """The others of its request arrive; a second one like it is counted and not said again."""
-    said: list[str] = []
-    calls = [call(probe=0 if n in (4, 9) else 1, span=n, flags=TEXT_FLAG) for n in range(1, 12)]
-    texts = [{0: b"q" * (230 + n)} if n in (4, 9) else {} for n in range(1, 12)]
-    [encoded] = encode_spans(batch(calls, texts), [QUERY, PARSE], {}, "1")
-    with limited(protocol, 300) as (sender, received), delivery(sender, say=said.append) as queue:
-        queue.put("traces", encoded.body, encoded.counts)
-        until(lambda: not queue.totals().queued)
-        assert queue.totals() == Delivered({1: 9}, {0: 2}, {})
-    assert [int.from_bytes(span_id, "big") for span_id in received.span_ids()] == [1, 2, 3, 5, 6, 7, 8, 10, 11]
-    assert len(said) == 1
-    assert "a single span is too large" in said[0]
-
-
-def test_halves_keep_every_span_under_its_own_resource() -> None:
-    """Spans of three processes: each half names the processes and the scope of its spans, and has their account."""
-    calls = [call(probe=n % 2, tgid=100 + n // 3, span=1 + n) for n in range(9)]
-    resources: dict[int, dict[str, str | int]] = {100 + n: {"service.name": f"s{n}", "process.pid": 100 + n} for n in range(3)}
-    [encoded] = encode_spans(batch(calls), [QUERY, PARSE], resources, "1.2.3")
-    pieces = halves(Request("traces", encoded.body, encoded.counts), {QUERY.name: 0, PARSE.name: 1})
-    assert [piece.counts for piece in pieces] == [{0: 3, 1: 1}, {0: 2, 1: 3}]
-    told = [
-        (plain(of_process.resource.attributes)["process.pid"], scope.scope.version, [span.span_id[-1] for span in scope.spans])
-        for piece in pieces
-        for of_process in ExportTraceServiceRequest.FromString(piece.body).resource_spans
-        for scope in of_process.scope_spans
-    ]
-    assert told == [(100, "1.2.3", [1, 3, 2]), (101, "1.2.3", [5]), (101, "1.2.3", [4, 6]), (102, "1.2.3", [7, 9, 8])]
-
-
-def test_metrics_that_are_too_large_are_dropped_and_said() -> None:
-    """They are not split; the next ones are tried again."""
-    said: list[str] = []
-    sender = Script(TooLarge("413"), Accepted())
-    with delivery(sender, say=said.append) as queue:
-        queue.put("metrics", b"large", {})
-        until(lambda: said)
-        queue.put("metrics", b"small", {})
-        until(lambda: sender.sent == [("metrics", b"large"), ("metrics", b"small")])
-    assert said == ["the metrics are too large for the OTLP receiver: such are dropped (413)"]
-
-
 def test_retry_honours_what_the_receiver_asks() -> None:
     """The next attempt is not before the receiver's Retry-After."""
     sender = Script(Retry(0.3, "busy"), Accepted())
@@ -274,142 +144,6 @@ def test_backoff_doubles_to_its_end_and_is_spread() -> None:
     assert 10.0 <= backoff.delay_s(1, 10.0) <= 11.0
     assert backoff.delay_s(1, 0.0) >= 1.0
     assert backoff.delay_s(1, 1e12) <= 330.0
-
-
-def test_metrics_keep_only_the_newest() -> None:
-    """Metrics are cumulative: while the receiver is away a newer request replaces the older, spans stay."""
-    sender = Script(Retry(None, "away"))
-    with delivery(sender) as queue:
-        for n in range(10):
-            queue.put("metrics", b"m%d" % n, {})
-        queue.put("traces", b"spans", {0: 1})
-        until(lambda: {("metrics", b"m9"), ("traces", b"spans")} <= set(sender.sent))
-        sender.sent.clear()
-        sender.outcomes = [Accepted()]
-        until(lambda: len(set(sender.sent)) == 2)
-        assert {body for _, body in sender.sent} == {b"m9", b"spans"}
-
-
-def test_metrics_that_failed_do_not_replace_newer_ones() -> None:
-    """While an attempt was under way newer metrics came: those are tried next."""
-    backlog = Backlog(100)
-    backlog.put(Request("metrics", b"old", {}))
-    old = backlog.take("metrics")
-    backlog.put(Request("metrics", b"new", {}))
-    backlog.put_back(old)
-    assert backlog.take("metrics").body == b"new"
-    assert backlog.waiting() == []
-
-
-def test_metrics_that_nobody_takes_do_not_hold_up_spans() -> None:
-    """A receiver without metrics (it is away for them, or refuses them) gets its spans."""
-
-    class TracesOnly:
-        def send(self, signal: str, body: bytes) -> Outcome:
-            return Accepted() if signal == "traces" else Retry(None, "no such receiver")
-
-    with delivery(TracesOnly(), backoff=Backoff(300.0, 300.0)) as queue:
-        queue.put("metrics", b"metrics", {})
-        queue.put("traces", b"spans", {0: 1})
-        until(lambda: queue.totals() == Delivered({0: 1}, {}, {}))
-
-
-def test_grpc_receiver_without_metrics_is_told_once() -> None:
-    """A real server that does not implement metrics: spans arrive, the refusal is said once however often it happens."""
-    said: list[str] = []
-
-    def script(n: int) -> Any:
-        return Abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service") if n % 2 == 0 else accept(n)
-
-    body = encode_points(ledger_points({"parse": {"entries": 1}}), {}, 1, 2, "1")
-    with (
-        grpc_receiver(script) as (port, received),
-        closing(Exporter(OtlpExport(f"http://127.0.0.1:{port}"))) as sender,
-        delivery(sender, say=said.append) as queue,
-    ):
-        for n in range(3):
-            queue.put("metrics", body, {})
-            until(lambda n=n: len(received.headers) == 2 * n + 1)  # type: ignore[misc]
-            queue.put("traces", spans(3).body, {0: 1, 1: 2})
-            until(lambda n=n: len(received.headers) == 2 * n + 2)  # type: ignore[misc]
-        until(lambda: not queue.totals().queued)
-        assert queue.totals().exported == {0: 3, 1: 6}
-    assert len(said) == 1
-    assert "metrics" in said[0]
-
-
-def test_empty_body_is_never_sent() -> None:
-    """OTLP has no empty requests."""
-    sender = Script(Accepted())
-    with delivery(sender) as queue:
-        queue.put("metrics", b"", {})
-        queue.put("traces", b"x", {0: 1})
-        until(lambda: not queue.totals().queued)
-    assert sender.sent == [("traces", b"x")]
-
-
-def test_close_empties_the_queue_within_its_grace() -> None:
-    """What waits is sent before the end, also while a backoff is running."""
-    sender = Script(Retry(60.0, "busy"), Accepted())
-    queue = Delivery(sender, 1 << 20, NAMES, lambda line: None)
-    queue.put("traces", b"a", {0: 1})
-    until(lambda: sender.sent)
-    queue.put("traces", b"b", {0: 1})
-    queue.put("metrics", b"last", {})
-    started = time.monotonic()
-    queue.close(30.0)
-    assert time.monotonic() - started < 10
-    assert queue.totals() == Delivered({0: 2}, {}, {})
-    assert ("metrics", b"last") in sender.sent
-
-
-def test_close_with_the_receiver_away_drops_and_counts() -> None:
-    """At the end of the grace the rest is dropped; the account closes with nothing queued."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with closing(Exporter(OtlpExport(f"http://127.0.0.1:{port}"))) as sender:
-        queue = Delivery(sender, 1 << 20, NAMES, lambda line: None, QUICK)
-        for _ in range(3):
-            queue.put("traces", spans(9).body, {0: 3, 1: 6})
-        started = time.monotonic()
-        queue.close(0.3)
-        assert 0.25 < time.monotonic() - started < 5
-    assert queue.totals() == Delivered({}, {0: 9, 1: 18}, {})
-
-
-def test_close_does_not_wait_for_a_hanging_receiver() -> None:
-    """A request under way when the grace ends is counted dropped, and stays so however it ends."""
-    sender = Script(Accepted())
-    sender.gate.clear()
-    queue = Delivery(sender, 1 << 20, NAMES, lambda line: None, QUICK)
-    queue.put("traces", b"body", {0: 1})
-    until(lambda: sender.sent)
-    queue.close(0.05)
-    assert queue.totals() == Delivered({}, {0: 1}, {})
-    sender.gate.set()
-    for thread in queue._threads:
-        thread.join(5)
-        assert not thread.is_alive()
-    assert queue.totals() == Delivered({}, {0: 1}, {})
-
-
-def test_put_after_close_is_dropped_and_counted() -> None:
-    """Nobody will send it."""
-    queue = Delivery(Script(Accepted()), 1 << 20, NAMES, lambda line: None)
-    queue.close(0)
-    queue.put("traces", b"body", {0: 1})
-    assert queue.totals() == Delivered({}, {0: 1}, {})
-
-
-def test_closed_standard_error_does_not_stop_the_delivery() -> None:
-    """`say` may fail; the spans go out all the same."""
-
-    def broken(line: str) -> None:
-        raise BrokenPipeError
-
-    with delivery(Script(Retry(None, "away"), Accepted()), say=broken) as queue:
-        queue.put("traces", b"body", {0: 1})
-        until(lambda: queue.totals() == Delivered({0: 1}, {}, {}))
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

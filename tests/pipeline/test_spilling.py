@@ -15,7 +15,7 @@ from otel_usdt.otlp import spilling
 from otel_usdt.otlp.client import Accepted, Refused, Retry, TooLarge
 from otel_usdt.otlp.queue import Delivered, Delivery
 from otel_usdt.otlp.spool import Spool
-from tests.pipeline.test_queue import NAMES, QUICK, Script, spans, until
+from tests.pipeline.scripted import NAMES, QUICK, Script, spans, until
 
 AWAY = Retry(None, "away")
 
