@@ -14,14 +14,13 @@ Key = tuple[str, tuple[tuple[str, str], ...]]  # a metric's name and its sorted 
 
 def address(session: Session) -> str:
     """Where it listens, as it says: maybe a moment after it has attached."""
+    wait_until(lambda: bool(addresses(session)), "the address")
+    return addresses(session)[-1]
 
-    def said() -> re.Match[str] | None:
-        return re.search(r"telemetry: (http://[^/]+)/metrics", "".join(session.err))
 
-    wait_until(lambda: said() is not None, "the address")
-    found = said()
-    assert found
-    return found[1]
+def addresses(session: Session) -> list[str]:
+    """Where its pipelines have listened, one after the other."""
+    return re.findall(r"telemetry: (http://[^/]+)/metrics", "".join(list(session.err)))
 
 
 def samples(session: Session) -> dict[Key, int]:
