@@ -105,6 +105,7 @@ def test_pipeline_has_no_rights(workload: Workload, otel_usdt: Commands) -> None
     """It runs as nobody, has no capability in any set that counts, and no way to gain one."""
     session = otel_usdt.trace(workload.pid, "func:leaf")
     workload.run("leaf 3")
+    wait_until(lambda: bool(session.out), "a span: the last right goes before anything is read")
     one, nobody = pipeline(session), pwd.getpwnam("nobody")
     assert one.status("Uid").split() == [str(nobody.pw_uid)] * 4
     assert one.status("Gid").split() == [str(nobody.pw_gid)] * 4
