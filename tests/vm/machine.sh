@@ -52,4 +52,4 @@ printf -v command '%q ' vng --verbose --run "$(echo "$root"/boot/vmlinuz-*)" --d
     --user root --cpus 2 --memory 4G --rwdir "$work" "${options[@]}" -- "sh $work/inside"
 say "Linux $kernel $* ..."
 # vng wants a terminal, and says its own part, with the kernel's, before each line of ours
-script -qec "$command" /dev/null </dev/null | tr -d '\r' | grep -v '^\[ *[0-9]*\.[0-9]*\]' || true
+script -qec "$command" /dev/null </dev/null | stdbuf -oL tr -d '\r' | grep --line-buffered -v '^\[ *[0-9]*\.[0-9]*\]' || true

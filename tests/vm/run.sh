@@ -2,7 +2,7 @@
 # run.sh KERNEL [PARAMETER...]: the kernel tests of this checkout in a virtual machine with Debian's newest KERNEL; see machine.sh.
 #
 # TESTS are pytest's files (default: the exactness suite), SELECT its -k. The machine is emulated, so nothing is timed: attaching is 30 times
-# slower there, and a test takes about 30 s. The checkout must not lie under /tmp or /var, of which the machine has its own.
+# slower there, and a test takes about 30 s: each is told of as it ends. The checkout must not lie under /tmp or /var, of which the machine has its own.
 set -euo pipefail
 kernel=${1:?a kernel is wanted: 6.1 or 6.12}
 shift
@@ -18,7 +18,7 @@ cat >"$work/inside" <<INSIDE
 cd "$repo"
 export HOME=/root PYTHONPATH="$repo" PYTHONDONTWRITEBYTECODE=1 OTEL_USDT_CACHE="$work/image"
 uname -r
-.venv/bin/python -m pytest -q -p no:cacheprovider --basetemp=/tmp/tests -o timeout=600 $tests ${select:+-k '$select'}
+.venv/bin/python -m pytest -v -p no:cacheprovider --basetemp=/tmp/tests -o timeout=600 $tests ${select:+-k '$select'}
 echo \$? >"$work/status"
 INSIDE
 "$repo/tests/vm/machine.sh" "$kernel" "$work" "$@"
