@@ -16,7 +16,7 @@ test: lint peers  ## everything that CI runs: lint, types, all tests (as root)
 test-kernels-short: set-up-test  ## one exact session on Linux 6.1 and 6.12, in emulated machines (two minutes; part of make test)
 	$(PYTHON) -m pytest tests/vm
 
-test-kernels: set-up-test  ## the exactness tests under Linux 6.1 and 6.12, each with five- and four-level paging (hours: emulated)
+test-kernels: set-up-test  ## the exactness tests under Linux 6.1 and 6.12, each with five- and four-level paging (half an hour each: emulated)
 	@for kernel in 6.1 6.12; do tests/vm/run.sh $$kernel && tests/vm/run.sh $$kernel no5lvl || exit 1; done
 
 peers: set-up-test  ## the tests' Collector, Jaeger, Tempo and Prometheus, built once and kept outside the checkout
