@@ -106,7 +106,7 @@ def _returns(draft: Draft, files: Files, end: End, entry: Site, want: Wanted) ->
         if place.refused:
             raise _Refused(f"return instruction at {address:#x}: {place.refused}", place.remedy)
         # A jump out is a return too, but the value will be made by the function that it jumps to.
-        returns = instruction_text(end.binary, address).startswith("ret")
+        returns = "ret" in instruction_text(end.binary, address)  # with a prefix, too: "repz ret"
         sites.append(_site(draft, end, place, "return", "activation", read if returns else ()))
     return sites
 

@@ -42,6 +42,7 @@ CXX = """
 extern "C" __attribute__((noinline)) int risky(int n) { if (n > 3) throw std::runtime_error("no"); std::puts("x"); return n + 1; }
 extern "C" __attribute__((noinline)) int tail(int n) { return n ? risky(n + 1) : 7; }
 extern "C" __attribute__((noinline)) int jump(int (**table)(int), int n) { return table[n](n); }
+asm(".globl padded; .type padded, @function; padded: mov $7, %eax; .byte 0xf3; ret; .size padded, . - padded");
 int main(int argc, char **argv) { try { return risky(argc) + tail(argc); } catch (...) { return 1; } }
 """
 GO = """

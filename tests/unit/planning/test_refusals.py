@@ -22,6 +22,14 @@ def test_cxx_functions_have_probes_on_their_return_instructions(programs: Progra
     assert {site.binding for site in plan.sites} == {"activation"}
 
 
+def test_a_ret_with_a_prefix_has_the_value_too(programs: Programs) -> None:
+    """Compilers wrote rep before ret for old processors: it returns all the same."""
+    plan = planned(of(programs.cxx, {"function": "padded", "attributes": {"r": {"return": True}}}))
+    [end] = [site for site in sites(plan, "padded") if site.role == "return"]
+    assert end.instruction.endswith(" ret")
+    assert end.arguments
+
+
 def test_a_cxx_function_whose_returns_cannot_be_told_is_refused_and_counted(programs: Programs) -> None:
     """The others of the plan are attached; the refusal has the reason and the remedy; counting it is safe."""
     plan = planned(of(programs.cxx, {"function": "jump"}, {"function": "risky"}))
