@@ -9,4 +9,4 @@ def nearest(word: str, known: Iterable[str], most: int = 3, cutoff: float = 0.5)
     """Those of `known` that are most like `word`, likest first; `cutoff` is how alike they must be, 1 being the same."""
     import difflib  # here: one start in a hundred has such an error, and each would pay for the import
 
-    return difflib.get_close_matches(word, list(known), most, cutoff)
+    return difflib.get_close_matches(word, known, most, cutoff)

@@ -12,7 +12,7 @@ from otel_usdt.elf.placement import instruction_text
 from otel_usdt.errors import BuildIdMismatch, OtelUsdtError, ProbeRefused, TargetNotFound, UsageError
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.layout import layout_of
-from otel_usdt.plan import MAX_ROWS, MAX_SITES, MAX_SPANS, Lease, Limits, Plan, Target, Telemetry
+from otel_usdt.plan import MAX_ROWS, MAX_SITES, MAX_SPANS, Binary, Lease, Limits, Plan, Target, Telemetry
 from otel_usdt.planning.arguments import Usual
 from otel_usdt.planning.find import Files
 from otel_usdt.planning.placing import place
@@ -77,12 +77,12 @@ def make_plan(config: Config, environ: Mapping[str, str], folder: Path, *, disas
         from otel_usdt.otlp.endpoint import check_export  # brings OpenSSL, which no other plan needs
 
         check_export(export.otlp)
-    sites = placed.sites
+    sites, binaries = placed.sites, list(draft.binaries.values())
     if disassembled:
-        sites = [replace(site, instruction=instruction_text(draft.files[site.binary], site.address)) for site in sites]
+        sites = [replace(site, instruction=instruction_text(binaries[site.binary], site.address)) for site in sites]
     return Plan(
         targets=tuple(targets),
-        binaries=tuple(draft.binaries.values()),
+        binaries=tuple(Binary(one.path, one.name, one.build_id, one.device, one.inode, one.machine) for one in binaries),
         spans=tuple(draft.spans),
         sites=tuple(sites),
         refused=tuple(draft.refused),

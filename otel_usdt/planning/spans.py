@@ -15,7 +15,6 @@ from otel_usdt.elf.returns import return_refused, return_sites, switches_stacks,
 from otel_usdt.elf.symbols import Symbol
 from otel_usdt.errors import UsageError
 from otel_usdt.plan import Argument, Key, Refusal, Role, Site, Span
-from otel_usdt.plan import Binary as PlannedBinary
 from otel_usdt.planning.arguments import Reads, Usual, Wanted, arguments, key_location, traceparent, wanted
 from otel_usdt.planning.find import End, Files
 
@@ -26,8 +25,7 @@ Binding = Literal["activation", "body", "loose"]
 class Draft:
     """The plan in the making."""
 
-    binaries: dict[tuple[int, int], PlannedBinary] = field(default_factory=dict)
-    files: list[Binary] = field(default_factory=list)  # the same, open
+    binaries: dict[tuple[int, int], Binary] = field(default_factory=dict)  # by device and inode
     spans: list[Span] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -37,9 +35,7 @@ class Draft:
     def binary(self, binary: Binary) -> int:
         """Its index in the plan."""
         key = binary.device, binary.inode
-        if key not in self.binaries:
-            self.binaries[key] = PlannedBinary(binary.path, binary.name, binary.build_id, *key, binary.machine)
-            self.files.append(binary)
+        self.binaries.setdefault(key, binary)
         return list(self.binaries).index(key)
 
 

@@ -5,6 +5,7 @@ Sources: include/uapi/linux/bpf.h, include/uapi/linux/perf_event.h, prctl(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -121,10 +122,8 @@ def load_program(kind: str, code: bytes, name: str, attach_type: int = 0) -> int
 
     try:
         for _ in range(INTERRUPTED_TRIES):
-            try:
+            with contextlib.suppress(BlockingIOError):  # EAGAIN, by a signal while the verifier works (kernel/bpf/verifier.c, do_check)
                 return attempt(None)
-            except BlockingIOError:  # EAGAIN: a signal came while the verifier was at it (kernel/bpf/verifier.c, do_check)
-                continue
         return attempt(None)
     except OSError as error:
         log = ctypes.create_string_buffer(1 << 24)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.bench import Bench
 from tests.bench.results import Row, at_most
-from tests.bench.runs import BATCHES, Tracer
+from tests.bench.runs import Tracer, fastest_ns
 from tests.kernel.mapped import Mapped
 from tests.kernel.program import Workload, running
 from tests.kernel.session import COMMAND, wait_until
@@ -54,12 +54,9 @@ def _peer(workload: Workload, libc: Mapped, functions: tuple[str, ...]) -> Trace
 
 
 def _pair_ns(workload: Workload, libc: Mapped, pairs: int, tracer: Tracer | None) -> float:
-    def fastest() -> float:
-        return min(float(workload.run(f"heap {pairs // BATCHES}")["elapsed_ns"]) for _ in range(BATCHES)) / (pairs // BATCHES)
-
     if tracer is None:
-        return fastest()
+        return fastest_ns(workload, "heap", pairs)
     with tracer.started():
         wait_until(lambda: libc.breakpoints("free") > 0, f"{tracer.name}'s attach")
         time.sleep(0.5)  # the return probe comes after the entry's
-        return fastest()
+        return fastest_ns(workload, "heap", pairs)

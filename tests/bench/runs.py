@@ -76,17 +76,19 @@ def first_span_s(tracer: Tracer) -> float:
 
 
 def call_ns(workload: Workload, function: str, calls: int, tracer: Tracer | None) -> float:
-    """Nanoseconds a call of `function`, as the workload measures them, under `tracer` (None: bare): the fastest batch of some."""
-
-    def fastest() -> float:
-        return min(float(workload.run(f"{function} {calls // BATCHES}")["elapsed_ns"]) for _ in range(BATCHES)) / (calls // BATCHES)
-
+    """Nanoseconds a call of `function`, under `tracer` (None: bare)."""
     if tracer is None:
-        return fastest()
+        return fastest_ns(workload, function, calls)
     with tracer.started():
         wait_until(lambda: workload.breakpoints(function) > 0, f"{tracer.name}'s attach")
         time.sleep(0.3)  # the return probe comes after the entry's
-        return fastest()
+        return fastest_ns(workload, function, calls)
+
+
+def fastest_ns(workload: Workload, command: str, times: int) -> float:
+    """Nanoseconds for each of the `times` that the workload does `command`, as it measures them: the fastest batch of some."""
+    batch = times // BATCHES
+    return min(float(workload.run(f"{command} {batch}")["elapsed_ns"]) for _ in range(BATCHES)) / batch
 
 
 def _is_call(line: str) -> bool:

@@ -24,8 +24,8 @@ from tests.delivery.receivers import How
 from tests.delivery.truth import Sink, reconcile
 from tests.delivery.wire import Cut, wire
 from tests.kernel.session import wait_until
+from tests.pipeline.exporting import retry_info, rpc_status
 from tests.pipeline.receivers import Abort, Answer, accept, grpc_receiver, http_receiver
-from tests.pipeline.test_client import retry_info, rpc_status
 
 Make = Callable[..., Load]
 REQUESTS, SPANS = 12, 10

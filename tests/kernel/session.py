@@ -18,6 +18,7 @@ from typing import IO, Any
 import pytest
 
 COMMAND = [sys.executable, "-m", "otel_usdt.cli.main"]
+Ledgers = dict[str, dict[str, int]]  # by span probe
 PATIENCE_S = 60.0  # the first start compiles the kernel image; nothing here is a statement about speed
 MARK = {"OTEL_USDT_TEST": str(os.getpid())}  # in the environment of everything that this run of the tests starts
 
@@ -54,11 +55,16 @@ class Told:
         return {line["probe"]: line for line in self.lines if "buckets" in line}
 
     @property
-    def ledger(self) -> dict[str, dict[str, int]]:
+    def ledgers(self) -> list[Ledgers]:
+        """Each that was told of, in order."""
+        return [line["ledger"] for line in self.lines if "ledger" in line]
+
+    @property
+    def ledger(self) -> Ledgers:
         """Of the last line; a command without one has broken its contract."""
         if not self.lines or "ledger" not in self.lines[-1]:
             pytest.fail(f"the last line is no ledger: {self.lines[-1:]}\n{self.stderr}")
-        ledger: dict[str, dict[str, int]] = self.lines[-1]["ledger"]
+        ledger: Ledgers = self.lines[-1]["ledger"]
         return ledger
 
     def named(self, name: str) -> list[dict[str, Any]]:
@@ -81,6 +87,10 @@ class Session:
     def lines(self) -> list[dict[str, Any]]:
         """What it has said so far."""
         return [json.loads(line) for line in list(self.out) if line.endswith("\n")]
+
+    def ledgers(self) -> list[Ledgers]:
+        """Those among them: the other lines, which may be many, are not parsed."""
+        return [json.loads(line)["ledger"] for line in list(self.out) if line.startswith('{"ledger"') and line.endswith("\n")]
 
     def wait_attached(self) -> None:
         """Returns when every probe is on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
@@ -72,16 +71,13 @@ def test_ledger_closes_at_every_look(workload: Workload, otel_usdt: Commands) ->
         nonlocal rounds
         workload.run("threads 5 20011")
         rounds += 1
-        looks: list[dict[str, dict[str, int]]]
-        looks = [json.loads(line)["ledger"] for line in list(session.out) if line.startswith('{"ledger"') and line.endswith("\n")]
-        return len([look for look in looks if look["call_leaf"]["in_flight"]]) >= 5
+        return len([look for look in session.ledgers() if look["call_leaf"]["in_flight"]]) >= 5
 
     wait_until(looked_while_they_called, "five looks into the midst of calls")
     told = session.stop()
-    looks = [line["ledger"] for line in told.lines if "ledger" in line]
-    for ledger in looks:
+    for ledger in told.ledgers:
         check_closed(ledger)
-    entries = [ledger["leaf"]["entries"] for ledger in looks]
+    entries = [ledger["leaf"]["entries"] for ledger in told.ledgers]
     assert entries == sorted(entries)
     assert entries[-1] == rounds * 5 * 20011
 

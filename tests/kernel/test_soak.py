@@ -24,7 +24,7 @@ from tests.kernel.ledger import check_closed
 from tests.kernel.pages import address, addresses, ledger_of, samples
 from tests.kernel.processes import pipeline
 from tests.kernel.program import Workload
-from tests.kernel.session import Session, wait_until
+from tests.kernel.session import Ledgers, Session, wait_until
 from tests.kernel.sink import Sink, running_sink
 
 SECONDS = float(os.environ.get("OTEL_USDT_SOAK_S", "120"))
@@ -37,7 +37,6 @@ ONLY_GROW = ("entries", "returns", "calls", "orphaned", "unwound", "recorded", "
 pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(SECONDS + 420)]
 
 Start = Callable[..., Workload]
-Ledgers = dict[str, dict[str, int]]
 
 
 def check_follows(before: Ledgers, now: Ledgers) -> None:
@@ -124,7 +123,7 @@ class Soak:
         if guest.mode == "count":
             seen = {line["probe"]: line["entries"] for line in told.lines if "elapsed_s" in line}
         else:
-            looks = [line["ledger"] for line in told.lines if "ledger" in line]
+            looks = told.ledgers
             for earlier, later in zip([{}, *looks], looks, strict=False):
                 check_closed(later, mode="spans" if guest.mode == "trace" else "histogram")
                 check_follows(earlier, later)

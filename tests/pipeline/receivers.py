@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import ssl
 import threading
 import time
@@ -180,4 +181,34 @@ def http_receiver(
             yield server.server_address[1], received
         finally:
             server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def talker(answer: bytes) -> Iterator[tuple[int, list[float]]]:
+    """A server that says `answer` to everybody and hangs up: its port, and when it was called."""
+    called: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    peer, _ = server.accept()
+                except OSError:
+                    return
+                called.append(time.monotonic())
+                with peer:
+                    peer.settimeout(5.0)
+                    try:
+                        peer.recv(1 << 16)
+                        peer.sendall(answer)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1], called
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
             thread.join()

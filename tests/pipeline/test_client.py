@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import email.utils
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as Packed
-from google.protobuf.duration_pb2 import Duration
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsPartialSuccess, ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
 
 from otel_usdt.errors import UsageError
-from otel_usdt.metrics.points import ledger_points
-from otel_usdt.otlp.client import Accepted, Exporter, Outcome, Refused, Retry, TooLarge
-from otel_usdt.otlp.encode import encode_spans
-from otel_usdt.otlp.encode_metrics import encode_points
+from otel_usdt.otlp.client import Accepted, Exporter, Refused, Retry, TooLarge
 from otel_usdt.plan import OtlpExport, OtlpSignal
-from tests.kernel.session import wait_until
-from tests.pipeline.receivers import Abort, Answer, grpc_receiver, http_receiver
-from tests.samples import PARSE, batch, call
-
-TRACES = encode_spans(batch([call(span=n) for n in range(1, 4)]), [PARSE], {100: {"service.name": "orders"}}, "0.1.0")[0].body
-METRICS = encode_points(ledger_points({"parse": {"entries": 3}}), {"service.name": "otel-usdt"}, 1, 2, "0.1.0")
-
-
-@contextmanager
-def exporter(port: int, protocol: Any = "grpc", scheme: str = "http", **config: Any) -> Iterator[Exporter]:
-    settings: dict[str, Any] = {"timeout_s": 5.0, "endpoint": f"{scheme}://localhost:{port}"} | config
-    with closing(Exporter(OtlpExport(protocol=protocol, **settings))) as made:
-        yield made
-
-
-def rpc_status(*details: bytes, message: str = "slow down") -> bytes:
-    """An encoded google.rpc.Status: code 8, a message, and `details`, each an encoded Any."""
-    text = message.encode()
-    encoded = b"\x08\x08\x12" + bytes([len(text)]) + text
-    return encoded + b"".join(b"\x1a" + bytes([len(detail)]) + detail for detail in details)
-
-
-def retry_info(seconds: int, nanos: int = 0) -> bytes:
-    delay = Duration(seconds=seconds, nanos=nanos).SerializeToString()
-    packed = Packed(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\x0a" + bytes([len(delay)]) + delay)
-    return packed.SerializeToString()
+from tests.pipeline.exporting import METRICS, TRACES, exporter, retry_info, rpc_status
+from tests.pipeline.receivers import Abort, Answer, grpc_receiver, http_receiver, talker
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -268,111 +235,6 @@ def test_http_connection_that_the_server_closed_meanwhile_is_opened_again() -> N
             assert client.send("traces", TRACES) == Accepted()
             time.sleep(0.02)  # for the server's FIN
     assert len(received.traces) == 3
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_nobody_there_is_retried(protocol: Any) -> None:
-    """A refused connection."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with exporter(port, protocol) as client:
-        outcome = client.send("traces", TRACES)
-    assert isinstance(outcome, Retry)
-    assert outcome.after_s is None
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_host_without_address_is_retried(protocol: Any) -> None:
-    """A name that does not resolve may do so later: a collector that is still being deployed."""
-    with exporter(1, protocol, endpoint="http://no-such-host.invalid:4317") as client:
-        assert isinstance(client.send("traces", TRACES), Retry)
-
-
-def test_grpc_server_that_hangs_is_given_up() -> None:
-    """After timeout_s the attempt is over, to be tried again."""
-    done = threading.Event()
-
-    def hang(_: int) -> Any:
-        done.wait(10)
-        return ExportTraceServiceResponse()
-
-    with grpc_receiver(hang) as (port, _), exporter(port, timeout_s=0.2) as client:
-        started = time.monotonic()
-        outcome = client.send("traces", TRACES)
-        done.set()
-    assert isinstance(outcome, Retry)
-    assert outcome.why.startswith("DEADLINE_EXCEEDED")
-    assert time.monotonic() - started < 5
-
-
-def test_http_server_that_hangs_is_given_up() -> None:
-    """After timeout_s without a word the attempt is over, to be tried again; the next one has a connection of its own."""
-    done, outcomes = threading.Event(), list[Outcome]()
-
-    def hang(n: int) -> Answer:
-        if n == 0:
-            done.wait(20)
-        return Answer()
-
-    with http_receiver(hang) as (port, received), exporter(port, "http/protobuf", timeout_s=0.2) as client:
-        assert isinstance(client.send("traces", TRACES), Retry)
-        while len(outcomes) < 50 and Accepted() not in outcomes:  # the first answer of a busy machine may be late, too
-            outcomes.append(client.send("traces", TRACES))
-        done.set()
-    assert outcomes[-1] == Accepted()
-    assert 2 <= len(received.connections) <= 1 + len(outcomes)
-
-
-@contextmanager
-def talker(answer: bytes) -> Iterator[tuple[int, list[float]]]:
-    """A server that says `answer` to everybody and hangs up: its port, and when it was called."""
-    called: list[float] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    peer, _ = server.accept()
-                except OSError:
-                    return
-                called.append(time.monotonic())
-                with peer:
-                    peer.settimeout(5.0)
-                    try:
-                        peer.recv(1 << 16)
-                        peer.sendall(answer)
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield server.getsockname()[1], called
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize(
-    "answer", [b"", b"\0" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nx"]
-)
-def test_peer_that_speaks_something_else_is_retried(protocol: Any, answer: bytes) -> None:
-    """Whatever answers at the port and however it breaks off: the attempt failed, and may succeed later."""
-    with talker(answer) as (port, _), exporter(port, protocol, timeout_s=1.0) as client:
-        assert isinstance(client.send("traces", TRACES), Retry)
-
-
-def test_grpc_connects_again_sooner_than_its_own_habit() -> None:
-    """Left alone, gRPC connects twice in two seconds and then ever more rarely; our queue's backoff must find a fresh attempt."""
-    with talker(b"") as (port, called), exporter(port) as client:
-
-        def quick() -> bool:
-            """Four in two seconds, whenever: left alone, even the first four take more than three."""
-            assert isinstance(client.send("traces", TRACES), Retry)
-            return any(last - first < 2.0 for first, last in zip(called, called[3:], strict=False))
-
-        wait_until(quick, "four connections in two seconds", 30.0)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -68,11 +69,15 @@ def test_grpc_receiver_without_metrics_is_told_once() -> None:
         closing(Exporter(OtlpExport(f"http://127.0.0.1:{port}"))) as sender,
         delivery(sender, say=said.append) as queue,
     ):
+
+        def come(requests: int) -> bool:
+            return len(received.headers) == requests
+
         for n in range(3):
             queue.put("metrics", body, {})
-            until(lambda n=n: len(received.headers) == 2 * n + 1)  # type: ignore[misc]
+            until(partial(come, 2 * n + 1))
             queue.put("traces", spans(3).body, {0: 1, 1: 2})
-            until(lambda n=n: len(received.headers) == 2 * n + 2)  # type: ignore[misc]
+            until(partial(come, 2 * n + 2))
         until(lambda: not queue.totals().queued)
         assert queue.totals().exported == {0: 3, 1: 6}
     assert len(said) == 1

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def others(session: Session, pid: int) -> bool:
         return pipeline(session).pid != pid
     except (ValueError, FileNotFoundError):  # none at the moment
         return False
+
+
+def has_shown(session: Session, lines: int, what: str) -> bool:
+    """On standard output, in so many lines or more."""
+    return sum(what in line for line in list(session.out)) >= lines
 
 
 def said(session: Session, what: str) -> int:
@@ -118,7 +124,7 @@ def test_keyed_calls_that_waited_are_let_go(workload: Workload, otel_usdt: Comma
     workload.run("same 7 0")
     for n in range(1, 3):  # when the second is out, all of before the first has been counted, too
         workload.run("leaf 1")
-        wait_until(lambda n=n: sum('"leaf"' in line for line in list(session.out)) >= n, "the span behind them in the ring")  # type: ignore[misc]
+        wait_until(partial(has_shown, session, n, '"leaf"'), "the span behind them in the ring")
     kill(session)
     workload.run("same 0 5")
     wait_until(lambda: said(session, "lost: job: expired 7 (+7)") == 1, "the loss of seven")

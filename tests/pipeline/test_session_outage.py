@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -158,10 +159,14 @@ def test_refusing_receiver_is_said_once_and_counted(workload: Workload, otel_usd
     """A receiver that answers 400 gets each request once; the spans are dropped, said and counted."""
     port, received = stack.enter_context(http_receiver(lambda _: Answer(status=400)))
     session = traced(otel_usdt, workload, port, "http/protobuf")
+
+    def come(requests: int) -> bool:
+        return received.paths.count("/v1/traces") >= requests
+
     for _ in range(3):
-        before = received.paths.count("/v1/traces")
+        refused = received.paths.count("/v1/traces") + 1
         workload.run("leaf 101")
-        wait_until(lambda before=before: received.paths.count("/v1/traces") > before, "a request")  # type: ignore[misc]
+        wait_until(partial(come, refused), "a request")
     told = session.stop()
     check_closed(told.ledger)
     assert nonzero(told.ledger["leaf"])["dropped"] == told.ledger["leaf"]["recorded"] == 303

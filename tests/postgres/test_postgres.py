@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections import Counter
@@ -200,7 +199,7 @@ def test_every_probe_of_the_example_fires(cluster: Cluster, otel_usdt: Commands)
     def all_fired() -> bool:
         with pgbench(cluster, 3, 16, options=["-j", "2"]) as running:
             running.wait()
-        looks = [json.loads(line)["ledger"] for line in list(session.out) if line.startswith('{"ledger"') and line.endswith("\n")]
+        looks = session.ledgers()
         return bool(looks) and all(counts["entries"] for counts in looks[-1].values())
 
     wait_until(all_fired, "a hit of each probe")

@@ -10,6 +10,7 @@ import pytest
 from otel_usdt.elf.binary import Binary, open_binary
 from otel_usdt.elf.notes import UsdtNote
 from otel_usdt.elf.placement import Placement, address_site, classify, entry_site, instruction_text, usdt_site
+from otel_usdt.plan import Cost
 
 Build = Callable[..., Path]
 
@@ -50,12 +51,12 @@ def entry(binary: Binary, name: str) -> Placement:
         ("chosen", 0, "mov eax, 1", "single-step"),
     ],
 )
-def test_entries_go_behind_endbr64(path: Path, name: str, skipped: int, instruction: str, cost: str) -> None:
+def test_entries_go_behind_endbr64(path: Path, name: str, skipped: int, instruction: str, cost: Cost) -> None:
     """The entry probe sits on the function's first real instruction, and its cost class is that instruction's."""
     with open_binary(str(path)) as binary:
         (symbol,) = binary.functions().find(name)
         placed = entry(binary, name)
-        assert placed == Placement(symbol.address + skipped, cost)  # type: ignore[arg-type]
+        assert placed == Placement(symbol.address + skipped, cost)
         assert instruction_text(binary, placed.address) == instruction
 
 
