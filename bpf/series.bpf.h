@@ -59,13 +59,16 @@ static bool name_series(struct dimensions *d, struct series *told)
     return true;
 }
 
-/* Rare: once a series. Processors may race for a row, and for the same series: who is later gives its row back. */
+/*
+ * Rare: once a series. Processors may race for a row, and for the same series: who is later gives its row back. A call for which no row is
+ * free, though it is its own series that has just taken the last one, is counted with the overflow: waiting would harm the program.
+ */
 static u32 new_series(struct site *s, struct dimensions *d, struct series_key *key)
 {
     struct series_key claim = {.probe = key->probe, .failed = CLAIM};
     u32 start = d->used, row = 0, at = 0;
     bool claimed = false;
-    if (start >= d->room) return key->probe;
+    if (start >= d->room) goto theirs;
     start = start > NEAR ? start - NEAR : 0;
     #pragma clang loop unroll(disable)
     for (u32 i = 0; i < TRIES; i++) {
@@ -76,7 +79,7 @@ static u32 new_series(struct site *s, struct dimensions *d, struct series_key *k
         claimed = series_rows.insert(&claim, &row) == 0;
         if (claimed) break;
     }
-    if (!claimed) return key->probe;
+    if (!claimed) goto theirs;
     at = row - s->stride;
     struct series *told = series.lookup(&at);
     if (told) {
@@ -87,6 +90,7 @@ static u32 new_series(struct site *s, struct dimensions *d, struct series_key *k
         }
     }
     series_rows.delete(&claim);
+theirs:;
     u32 *theirs = series_rows.lookup(key);
     return theirs ? *theirs : key->probe;
 }

@@ -44,11 +44,12 @@ def series_of(told: Told, name: str) -> dict[tuple[tuple[str, Any], ...], int]:
 
 
 def test_each_series_has_its_calls(workload: Workload, otel_usdt: Commands, tmp_path: Path) -> None:
-    """Five operations by seven tenants in four threads: 35 series, for which there is just room; what fails has its error.type."""
+    """Five operations by seven tenants in four threads: 35 series; what fails has its error.type. There is room for three more: a series
+    that several threads begin in one instant takes a row each, until one of them has it."""
     by_both = step(
         "both",
         mode="histogram",
-        histogram={"dimensions": ["operation", "tenant"], "max_series": 35},
+        histogram={"dimensions": ["operation", "tenant"], "max_series": 38},
         error={"return": "< 0", "type": "refused"},
     )
     by_result = step("result", error={"return": "!= 0"})
