@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.ma  # np.unique imports it where it is first used, which is when our own code may not be readable any more
 
 from otel_usdt import __version__, rights
 from otel_usdt.carried import Carried, Taken

@@ -7,6 +7,8 @@ from typing import cast
 from urllib.parse import SplitResult
 
 import grpc
+import grpc._channel  # grpc imports these two where it opens its first channel, when our own code may not be readable any more
+import grpc.experimental
 
 from otel_usdt.errors import UsageError
 from otel_usdt.otlp.outcome import Outcome, Refused, Retry, Signal, TooLarge, accepted, retry_delay_s, shown
