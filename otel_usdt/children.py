@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_usdt import channel, errors, rights
@@ -20,9 +18,13 @@ if TYPE_CHECKING:
 UNPRIVILEGED = "nobody"
 
 
+SESSION = "OTEL_USDT_SESSION"  # in the environment of a session's processes: its name among those of one server
+
+
 def say(line: str) -> None:
-    """For the operator, on standard error."""
-    print(f"otel-usdt: {line}", file=sys.stderr, flush=True)
+    """For the operator, on standard error; of a server's sessions each line says whose it is."""
+    session = os.environ.get(SESSION)
+    print(f"otel-usdt[{session}]: {line}" if session else f"otel-usdt: {line}", file=sys.stderr, flush=True)
 
 
 def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]:
@@ -42,40 +44,48 @@ def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]
     return child, ours
 
 
-def start_planner(config: str, source: str, *options: str) -> Callable[[], Plan]:
-    """The planner child; call the result to wait for its plan. It gets the configuration as text and may attach nothing."""
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "otel_usdt.planner", source, str(Path.cwd()), *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd="/",
-        # Start-up time: no look for pydantic's plugins among all installed packages, no threads for numpy's algebra.
-        env={**os.environ, "PYDANTIC_DISABLE_PLUGINS": "__all__", "OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,  # a terminal's ^C is for the supervisor, which ends in good order
-        # Not as root, it has no rights to give up, and sees what its user sees.
-        preexec_fn=rights.as_user(UNPRIVILEGED, rights.PLANNER) if os.geteuid() == 0 else None,
-    )
+class Planner:
+    """The planner child, warm or on its way to it. It is asked once, ends with its answer, and may attach nothing. `dismiss` it at the end."""
 
-    assert child.stdin is not None
-    assert child.stdout is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # at once: it plans while we load
-        pipe.write(config.encode())
+    def __init__(self, *options: str) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "otel_usdt.planner", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            # Start-up time: no look for pydantic's plugins among all installed packages, no threads for numpy's algebra.
+            env={**os.environ, "PYDANTIC_DISABLE_PLUGINS": "__all__", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # a terminal's ^C is for the supervisor, which ends in good order
+            # Not as root, it has no rights to give up, and sees what its user sees.
+            preexec_fn=rights.as_user(UNPRIVILEGED, rights.PLANNER) if os.geteuid() == 0 else None,
+        )
 
-    def wait() -> Plan:
-        from otel_usdt.plan import Plan  # here, so that the planner starts before this process has imported it
+    def ask(self, request: bytes) -> None:
+        """Hand it its request; it plans while we go on."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._child.stdin as pipe:
+            pipe.write(request)
 
-        assert child.stdout is not None
-        with child.stdout as answer:
+    def plan(self) -> Plan:
+        """Wait for its plan, or raise the error that it has found."""
+        import otel_usdt.plan_check  # noqa: F401  here, so that the planner starts before this process has imported it
+        from otel_usdt.plan import Plan
+
+        assert self._child.stdout is not None
+        with self._child.stdout as answer:
             made = answer.read()
-        child.wait()
         try:
             told = json.loads(made)
         except ValueError as error:
             raise OtelUsdtError(
-                f"the planner ended without a plan (status {child.returncode})", hint="report this, with the configuration"
+                f"the planner ended without a plan (status {self._child.wait()})", hint="report this, with the configuration"
             ) from error
         if "error" in told:
             raise errors.from_dict(told)
         return Plan.from_dict(told)
 
-    return wait
+    def dismiss(self) -> None:
+        """It has no more to do, or never had: wait for its end, which takes some milliseconds."""
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.wait()

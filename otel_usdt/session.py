@@ -12,20 +12,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from otel_usdt import channel, outputs
-from otel_usdt.children import UNPRIVILEGED, say
+from otel_usdt.children import UNPRIVILEGED, Planner, say
 from otel_usdt.elf.build_id import build_id
-from otel_usdt.errors import BuildIdMismatch, NotPermitted, TargetNotFound
+from otel_usdt.errors import BuildIdMismatch, NotPermitted, OtelUsdtError, TargetNotFound
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.layout import Layout, layout_of
 from otel_usdt.plan import TEXT_SLOTS, Binary, Limits, Plan, Role
 from otel_usdt.probes import attach, image, obi, rows, scope, syscalls
+from otel_usdt.probes.tracepoints import process_tracepoints
 from otel_usdt.succession import Pipeline
 from otel_usdt.targets.identity import resource_of
 
@@ -94,6 +95,8 @@ def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
         loaded.program("on_site", syscalls.BPF_TRACE_UPROBE_MULTI if by.multi else 0, wanted)
     loaded.program("on_exit")
     loaded.program("on_exec")
+    with suppress(OtelUsdtError):  # who needs them meets the error again
+        process_tracepoints()
 
 
 def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout, cleanup: ExitStack) -> int:
@@ -156,7 +159,7 @@ def what_to_hand(plan: Plan, loaded: image.Loaded, cpus: int, cleanup: ExitStack
     message |= {"file": bool(plan.export.file), "spool": bool(plan.export.spool)}
 
     def hand_over(pipe: channel.Channel) -> None:
-        described = channel.as_file(plan.to_dict())
+        described = channel.as_file(json.dumps(plan.to_dict()).encode())
         pipe.send(message, [described, *own, *(loaded.maps[name] for name in names)])
         os.close(described)
 
@@ -223,17 +226,46 @@ def answer(message: dict[str, Any], watch: scope.Watch, pipe: channel.Channel) -
         pipe.send({"resources": told}, patience_s=ANSWER_PATIENCE_S)
 
 
-def run_session(config: str, planner: Callable[[], Plan], pipeline: Pipeline, signals: socket.socket) -> int:
-    """One session, from the planner's answer to the last exported span. Returns the exit code."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What there can be before a plan is known: maps of the usual size, and programs that most plans want, verified with them."""
+
+    made: image.Image
+    cpus: int
+    sizes: dict[str, int]
+    by: attach.Way
+    loaded: image.Loaded
+
+
+@contextmanager
+def prepared(*likely: str) -> Iterator[Prepared]:
+    """For a configuration of words like these."""
+    made, _ = image.find_image(say)
+    cpus, by = possible_cpus(), attach.way()
+    sizes = likely_sizes(" ".join(likely), cpus)
+    loaded = image.load(made, sizes)
+    try:
+        for words in likely:
+            verify_likely(words, loaded, by)
+        yield Prepared(made, cpus, sizes, by, loaded)
+    finally:
+        loaded.close()
+
+
+def run_session(
+    ready: Prepared,
+    planner: Planner,
+    pipeline: Pipeline,
+    signals: socket.socket,
+    attached: Callable[[Plan, int], None] = lambda plan, sites: None,
+) -> int:
+    """One session, from the planner's answer to the last exported span. Returns the exit code.
+
+    `attached` is called with the plan and the number of its sites when all are on.
+    """
     with ExitStack() as stack:
         stack.callback(lambda: pipeline.finish())
-        cpus = possible_cpus()
-        made, _ = image.find_image(say)
-        usual, by = likely_sizes(config, cpus), attach.way()
-        loaded = image.load(made, usual)
-        stack.callback(lambda: loaded.close())
-        verify_likely(config, loaded, by)
-        plan = planner()
+        plan = planner.plan()
         if plan.pipeline_user != UNPRIVILEGED:
             pipeline.finish()
             pipeline = Pipeline(plan.pipeline_user)
@@ -242,15 +274,18 @@ def run_session(config: str, planner: Callable[[], Plan], pipeline: Pipeline, si
         for note in plan.notes:
             say(f"note: {note}")
         layout = layout_of(plan.spans)
-        sizes = map_sizes(layout, plan.limits, cpus, len(scope.rows_of(plan)))
-        if any(size > usual[name] for name, size in sizes.items()) or any(sizes[ring] != usual[ring] for ring in RINGS):
-            smaller, loaded = loaded, image.load(made, sizes)
-            smaller.close()
-        pipeline.hand(what_to_hand(plan, loaded, cpus, stack))
-        with ExitStack() as attached:
-            sites = attach_all(plan, loaded, by, layout, attached)
+        sizes, loaded = map_sizes(layout, plan.limits, ready.cpus, len(scope.rows_of(plan))), ready.loaded
+        if any(size > ready.sizes[name] for name, size in sizes.items()) or any(sizes[ring] != ready.sizes[ring] for ring in RINGS):
+            loaded = image.load(ready.made, sizes)
+            stack.callback(loaded.close)
+            ready.loaded.close()
+        pipeline.hand(what_to_hand(plan, loaded, ready.cpus, stack))
+        with ExitStack() as links:
+            sites = attach_all(plan, loaded, ready.by, layout, links)
             pipeline.attached(sites)
             print("attached", file=sys.stderr, flush=True)
+            attached(plan, sites)
+            planner.dismiss()
             reason = hold(plan, loaded, pipeline, signals)
         say(f"detached: {reason}")
         pipeline.finish(reason)

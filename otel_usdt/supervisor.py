@@ -12,9 +12,10 @@ import socket
 import sys
 from pathlib import Path
 
-from otel_usdt.children import UNPRIVILEGED, say, start_planner
+from otel_usdt.children import UNPRIVILEGED, Planner, say
 from otel_usdt.errors import ConfigError, NotPermitted, OtelUsdtError
 from otel_usdt.probes import syscalls
+from otel_usdt.request import request_for
 from otel_usdt.succession import Pipeline
 
 DIE_WITH_PARENT = "--die-with-parent"
@@ -51,11 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
         signals = catch_signals()
-        planner = start_planner(config, source)
+        planner = Planner()
+        planner.ask(request_for(config, source, str(Path.cwd())))
         pipeline = Pipeline(UNPRIVILEGED)
-        from otel_usdt.session import run_session  # now: its imports take as long as theirs
+        try:
+            from otel_usdt.session import prepared, run_session  # now: its imports take as long as theirs
 
-        return run_session(config, planner, pipeline, signals)
+            with prepared(config) as ready:
+                return run_session(ready, planner, pipeline, signals)
+        finally:
+            pipeline.finish()
     except OtelUsdtError as error:
         say(error.told())
         return error.exit_code

@@ -15,10 +15,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from otel_usdt import __version__
+from otel_usdt.cli.entry import INTERRUPTED
 from otel_usdt.errors import OtelUsdtError
 from otel_usdt.near import nearest
 
-INTERRUPTED, PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
+PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
 
 # Name -> what --help says of it. The module is otel_usdt.cli.NAME, its click command is `command`.
 COMMANDS = {
@@ -28,6 +29,10 @@ COMMANDS = {
     "trace": "Show calls as spans, live.",
     "plan": "Resolve a configuration and print it; attach nothing.",
     "run": "Run the sidecar with a configuration.",
+    "serve": "Keep a session ready: attach takes milliseconds.",
+    "attach": "Start a session in a running server.",
+    "sessions": "The sessions of a running server.",
+    "detach": "End a session of a running server.",
     "spool": "What waits on disk for a collector that is away.",
     "doctor": "What this host can and cannot do, and the fix for each.",
     "demo": "Trace a throw-away PostgreSQL, in about 20 s.",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from otel_usdt.children import start_planner
+from otel_usdt.children import Planner
 from otel_usdt.errors import ConfigError
 from otel_usdt.planner import DISASSEMBLED
+from otel_usdt.request import request_for
 
 
 @click.command(
@@ -29,7 +30,10 @@ def command(config: str, as_json: bool) -> None:
         text = sys.stdin.read() if config == "-" else Path(config).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config}: {getattr(error, 'strerror', None) or error}") from error
-    told = start_planner(text, config, DISASSEMBLED)().to_dict()
+    planner = Planner(DISASSEMBLED)
+    planner.ask(request_for(text, config, str(Path.cwd())))
+    told = planner.plan().to_dict()
+    planner.dismiss()
     if told["export"]["otlp"]:  # headers carry credentials
         told["export"]["otlp"]["headers"] = dict.fromkeys(told["export"]["otlp"]["headers"], "***")
     if as_json:

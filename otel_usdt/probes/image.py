@@ -59,8 +59,9 @@ class Loaded:
 
     def close(self) -> None:
         """Close them all; programs that links still hold live on until those are closed."""
-        for descriptor in (*self.programs.values(), *self.maps.values()):
-            os.close(descriptor)
+        for held in (self.programs, self.maps):
+            while held:
+                os.close(held.popitem()[1])
 
 
 def image_key() -> str:

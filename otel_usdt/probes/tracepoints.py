@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -35,8 +36,12 @@ def _read(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+@functools.cache
 def process_tracepoints() -> dict[str, Tracepoint]:
-    """The tracepoints by name. Where no tracefs is mounted a short-lived child mounts one in a mount namespace of its own."""
+    """The tracepoints by name. Where no tracefs is mounted a short-lived child mounts one in a mount namespace of its own.
+
+    Both take some milliseconds; a kernel's tracepoints stay as they are.
+    """
     for folder in (TRACEFS, Path("/sys/kernel/debug/tracing")):
         if (folder / "events" / "sched").is_dir():
             break

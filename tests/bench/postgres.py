@@ -26,7 +26,7 @@ class Backend:
 
     ours: Tracer
     peer: Tracer
-    spans: int
+    target: dict[str, Any]  # of our configuration
 
 
 @contextmanager
@@ -40,11 +40,12 @@ def busy_backend(folder: Path) -> Iterator[Backend]:
             pid = int(cluster.psql(pids))
             (target,) = yaml.safe_load(EXAMPLE.read_text())["targets"]
             config = folder / "postgresql.yaml"
-            config.write_text(json.dumps({"targets": [{**target, "select": {"pid": pid}, "scope": "pid"}], "export": {"console": {}}}))
+            target |= {"select": {"pid": pid}, "scope": "pid"}
+            config.write_text(json.dumps({"targets": [target], "export": {"console": {}}}))
             yield Backend(
                 Tracer("otel-usdt", [*COMMAND, "run", str(config)]),
                 Tracer("bpftrace", ["bpftrace", "-B", "line", "-p", str(pid), "-e", program(cluster, target["spans"])]),
-                len(target["spans"]),
+                target,
             )
 
 

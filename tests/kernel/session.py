@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "otel_usdt.cli.main"]
+COMMAND = [sys.executable, "-m", "otel_usdt.cli.entry"]
 Ledgers = dict[str, dict[str, int]]  # by span probe
 PATIENCE_S = 60.0  # the first start compiles the kernel image; nothing here is a statement about speed
 MARK = {"OTEL_USDT_TEST": str(os.getpid())}  # in the environment of everything that this run of the tests starts

@@ -18,7 +18,7 @@ from tests.kernel.session import Session
 pytestmark = pytest.mark.kernel
 
 # The supervisor on a kernel that loads programs of the attach types for uprobe_multi, and does not link them all: 6.1 links none. The
-# command that the tests' Session appends is `python -m otel_usdt.cli.main run CONFIG`; its last word is what matters here.
+# command that the tests' Session appends is `python -m otel_usdt.cli.entry run CONFIG`; its last word is what matters here.
 AN_OLDER_KERNEL = """
 import errno, os, sys
 from otel_usdt import supervisor

@@ -150,7 +150,7 @@ def test_a_large_value_crosses_as_a_file_in_memory(ends: tuple[Channel, Channel]
     ours, theirs = ends
     plan = {"sites": [{"address": i, "probe": "func:f" * 10} for i in range(4096)]}
     assert len(json.dumps(plan)) > 2 * MAX_MESSAGE
-    descriptor = as_file(plan)
+    descriptor = as_file(json.dumps(plan).encode())
     assert not os.get_inheritable(descriptor)
     assert ours.send({}, [descriptor])
     os.close(descriptor)

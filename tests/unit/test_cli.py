@@ -145,4 +145,4 @@ def test_completion_completes_command_names() -> None:
     """What bash would ask for `otel-usdt d<TAB>` answers with the commands, and loads none of them."""
     asked = {**os.environ, "_OTEL_USDT_COMPLETE": "bash_complete", "COMP_WORDS": "otel-usdt d", "COMP_CWORD": "1"}
     told = subprocess.run(SELF, env=asked, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["plain,doctor", "plain,demo"]
+    assert told.stdout.split() == ["plain,detach", "plain,doctor", "plain,demo"]

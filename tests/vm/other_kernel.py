@@ -69,7 +69,7 @@ def prepare(folder: Path, targets: dict[str, dict[str, Any]], commands: Sequence
             "targets": [{**target, "select": {"pid": planned[name].pid}} for name, target in targets.items()],
             "export": {"console": {"view": "all"}},
         }
-        plan = plan_of(json.dumps(document), "other kernel", folder)
+        plan = plan_of(json.dumps(document), "other kernel", str(folder), os.environ)
         pids = {name: str(one.pid) for name, one in planned.items()}
     (folder / "plan").write_text(json.dumps(plan.to_dict()))
     script = {"pids": list(pids.values()), "commands": [(pids.get(who, who), line) for who, line in commands]}

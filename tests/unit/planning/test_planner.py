@@ -19,10 +19,10 @@ def answer(text: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypat
     class Stdin:
         @staticmethod
         def read() -> str:
-            return text
+            return json.dumps({"text": text, "source": "test.yaml", "folder": str(folder), "environment": {}})
 
     monkeypatch.setattr("sys.stdin", Stdin)
-    assert planner(["test.yaml", str(folder)]) == 0
+    assert planner([]) == 0
     return json.loads(capfd.readouterr().out)
 
 

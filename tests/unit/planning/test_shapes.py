@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from otel_usdt.children import start_planner
+from otel_usdt.children import Planner
 from otel_usdt.elf.binary import open_binary
 from otel_usdt.errors import UsageError
 from otel_usdt.ladder import BOUNDS_NS
 from otel_usdt.plan import Attribute, Plan, Span
 from otel_usdt.planner import DISASSEMBLED
+from otel_usdt.request import request_for
 from tests.unit.planning.configured import address, fault, of, planned, sites, span
 from tests.unit.planning.sources import Programs
 
@@ -145,5 +146,8 @@ def test_more_series_than_a_session_holds_are_refused(programs: Programs) -> Non
 def test_only_a_plan_for_people_is_disassembled(programs: Programs, options: tuple[str, ...]) -> None:
     """A session's plan tells no instructions: the disassembler is a seventh of what its planner imports."""
     document = json.dumps({"targets": [of(programs.c, {"function": "work"})]})
-    plan = start_planner(document, "test.yaml", *options)()
+    planner = Planner(*options)
+    planner.ask(request_for(document, "test.yaml", "/"))
+    plan = planner.plan()
+    planner.dismiss()
     assert [site.instruction != "" for site in plan.sites] == [bool(options)] * 2
