@@ -45,7 +45,7 @@ def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]
 
 
 class Planner:
-    """The planner child, warm or on its way to it. It is asked once, ends with its answer, and may attach nothing. `dismiss` it at the end."""
+    """The planner child. It is asked once, ends with its answer, which `dismiss` awaits, and may attach nothing."""
 
     def __init__(self, *options: str) -> None:
         self._child = subprocess.Popen(

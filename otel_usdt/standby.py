@@ -68,7 +68,9 @@ def stand_by(server: Channel, signals: socket.socket) -> int:
         try:
             os.chdir(told["folder"])  # relative paths of files are opened from there, as by `run`
         except OSError as error:
-            raise ConfigError(f"{told['folder']}: {error.strerror}") from error
+            raise ConfigError(
+                f"the server does not reach the folder {told['folder']}: {error.strerror}", hint="attach from another"
+            ) from error
         with os.fdopen(request, "rb") as file:
             planner.ask(file.read())
 

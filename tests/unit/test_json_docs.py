@@ -23,6 +23,7 @@ from otel_usdt.otlp.spool import Status
 from otel_usdt.plan import Binary, Plan, Refusal, Site, Span, Target
 from otel_usdt.spans.model import SpanBatch
 from otel_usdt.spans.view import span_lines
+from otel_usdt.standby import session_object
 from otel_usdt.stream.records import CALL
 
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
@@ -85,6 +86,7 @@ def fields(kind: Any) -> list[str]:
         ("refused", fields(Refusal)),
         ("spool", list(told("/s", Status(0, Counter(), 0, None, None, 0)))),
         ("checks", fields(Check)),
+        ("attach", ["session", *session_object(Plan.from_dict(examples()["plan"]), "c.yaml", 2, 0.0)]),
     ],
 )
 def test_documented_fields_are_the_real_ones(table: str, real: list[str]) -> None:
@@ -95,7 +97,7 @@ def test_documented_fields_are_the_real_ones(table: str, real: list[str]) -> Non
 def test_every_command_has_an_example_with_its_fields() -> None:
     """The examples are JSON of the documented shape."""
     shown = examples()
-    assert set(shown) == {"list", "trace", "ledger", "count", "hist", "plan", "spool", "doctor"}
+    assert set(shown) == {"list", "trace", "ledger", "count", "hist", "plan", "spool", "attach", "doctor"}
     ledger = shown.pop("ledger")["ledger"]
     assert {name: sorted(one) for name, one in shown.items()} == {name: sorted(tables()[name]) for name in shown}
     assert all(check(counts) == [] for counts in ledger.values())
