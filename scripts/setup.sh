@@ -13,8 +13,8 @@ run_packages="python3 python3-venv python3-bpfcc"
 # The demo runs a throw-away PostgreSQL of its own (pgbench is in the same package); a cluster that the package starts is left alone.
 demo_packages="postgresql"
 # The tests compile workloads with USDT probes (and functions by two compilers), count the same events with bpftrace, and trace into
-# containers of a dockerd of their own.
-test_packages="gcc clang libc6-dev binutils systemtap-sdt-dev bpftrace docker.io"
+# containers of a dockerd of their own; the benchmark counts instructions with valgrind.
+test_packages="gcc clang libc6-dev binutils systemtap-sdt-dev bpftrace docker.io valgrind"
 
 case "${1:-}" in
 run) packages="$run_packages $demo_packages" ;;

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import otel_usdt
-from tests.bench import bulk, burst, calls, encode, growth, hit, latency, placement, starts
+from tests.bench import bulk, burst, calls, encode, growth, hit, instructions, latency, placement, starts
 from tests.bench.bench import Bench
 from tests.bench.machine import machine
 from tests.bench.results import Result, Row, ratio, spread, to_json
@@ -37,6 +37,7 @@ SUITES: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
     "bulk": bulk.measure,
     "placement": placement.measure,
     "encode": encode.measure,
+    "instructions": instructions.measure,
     "burst": burst.measure,
     "latency": latency.measure,
     "growth": growth.measure,
