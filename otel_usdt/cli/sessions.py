@@ -24,6 +24,9 @@ def command(as_json: bool, path: str) -> None:
         for session in sessions:
             click.echo(json.dumps(session))
         return
+    if not sessions:
+        click.echo("no sessions")
+        return
     rows = [HEADINGS, *(row(session, time.time()) for session in sessions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:

@@ -100,12 +100,14 @@ def test_a_session_begins_and_ends_by_commands(workload: Workload, serve: Serve,
     (session,) = server.sessions()
     assert (session["session"], session["owner"], session["reason"], session["sites"]) == ("1", "team-orders", "INC-1", 2)
     assert 3500 < session["ends_unix_s"] - time.time() < 3600 < session["ends_unix_s"] - session["attached_unix_s"] + 1
+    assert server.tell("sessions").stdout.splitlines()[1].split()[2:5] == ["team-orders", "INC-1", "2"]
     assert workload.breakpoints("leaf") == 1
     told = server.detach("1")
     assert told.returncode == 0, told.stderr
     assert workload.breakpoints("leaf") == 0
     assert len(spans_in(out)) == 211
     assert server.sessions() == []
+    assert server.tell("sessions").stdout == "no sessions\n"
     assert "otel-usdt[1]: detached: SIGTERM\n" in server.process.err
     again = server.attach({"function": "leaf"}, pid=workload.pid, export={"file": {"path": str(tmp_path / "again.jsonl")}})
     assert again.returncode == 0
