@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -178,6 +179,16 @@ def test_without_a_server(otel_usdt: Commands, serve: Serve, tmp_path: Path) -> 
     assert first.process.stop(signal.SIGKILL).exit_code == -signal.SIGKILL
     assert first.socket.exists()
     assert serve().sessions() == []
+
+
+def test_a_server_is_for_its_user_alone(otel_usdt: Commands, serve: Serve) -> None:
+    """Whoever may write to its socket may attach, so nobody else may."""
+    server = serve()
+    assert stat.S_IMODE(server.socket.stat().st_mode) == 0o600
+    # Another user, who may read our code wherever it lies.
+    nobody = ("setpriv", "--reuid=nobody", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    told = otel_usdt.start("sessions", "--socket", server.socket, through=nobody).wait()
+    assert (told.exit_code, "the server is for root" in told.stderr) == (3, True), told.stderr
 
 
 def test_sessions_end_with_a_server_that_is_killed(workload: Workload, serve: Serve) -> None:
