@@ -109,7 +109,7 @@ def test_a_session_begins_and_ends_by_commands(workload: Workload, serve: Serve,
     assert len(spans_in(out)) == 211
     assert server.sessions() == []
     assert server.tell("sessions").stdout == "no sessions\n"
-    assert "otel-usdt[1]: detached: SIGTERM\n" in server.process.err
+    wait_until(lambda: "otel-usdt[1]: detached: SIGTERM\n" in server.process.err, "what the session says at its end")
     again = server.attach({"function": "leaf"}, pid=workload.pid, export={"file": {"path": str(tmp_path / "again.jsonl")}})
     assert again.returncode == 0
     assert [session["session"] for session in server.sessions()] == ["2"]
@@ -236,7 +236,7 @@ def test_who_no_longer_waits_for_an_attach_gets_none(workload: Workload, serve: 
     assert command.wait(PATIENCE_S) == 130
     os.kill(standby, signal.SIGCONT)
     wait_until(lambda: standby not in server.supervisors(), "its end")
-    assert "otel-usdt[1]: detached: SIGTERM\n" in server.process.err
+    wait_until(lambda: "otel-usdt[1]: detached: SIGTERM\n" in server.process.err, "what the session says at its end")
     assert server.sessions() == []
     assert workload.breakpoints("leaf") == 0
 
