@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.kernel.commands import Commands
 from tests.kernel.program import Workload
 from tests.kernel.session import wait_until
 from tests.pipeline.certificates import make_all, receiver
-from tests.pipeline.decoded import spans
-from tests.pipeline.receivers import grpc_receiver, http_receiver
+from tests.pipeline.receivers import Abort, Answer, accept, grpc_receiver, http_receiver
 
 pytestmark = pytest.mark.kernel
 
@@ -36,6 +38,16 @@ SPANS: list[dict[str, Any]] = [
 ]
 
 
+def away_once(number: int) -> Any:
+    """The first request is to come again."""
+    return Abort(grpc.StatusCode.UNAVAILABLE, "not yet") if number == 0 else accept(number)
+
+
+def away_once_by_http(number: int) -> Answer:
+    """The same."""
+    return Answer(503) if number == 0 else Answer()
+
+
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_it_needs_to_read_nothing(
@@ -45,8 +57,8 @@ def test_it_needs_to_read_nothing(
     folder = Path(stack.enter_context(TemporaryDirectory()))
     folder.chmod(0o755)  # certificates are the one thing that it reads without rights
     make_all(folder)
-    plain = grpc_receiver if protocol == "grpc" else http_receiver
-    port, received = stack.enter_context(receiver(protocol, folder) if secure else plain())
+    plain = grpc_receiver(away_once) if protocol == "grpc" else http_receiver(away_once_by_http)
+    port, received = stack.enter_context(receiver(protocol, folder) if secure else plain)
     otlp = {"endpoint": f"https://localhost:{port}", "certificate": str(folder / "authority.pem")}
     if not secure:
         otlp = {"endpoint": f"http://127.0.0.1:{port}"}
@@ -67,9 +79,12 @@ def test_it_needs_to_read_nothing(
     session = otel_usdt.run(configuration, through=through, environment={"PYTHONPATH": str(private / "code")})
     for command in ("steps 2 503", "pool 211 3", "outer 101"):
         workload.run(command)
-    wait_until(lambda: len(received.metrics) > 1, "metrics twice")
+    calls = 2 * 503 + 211 + 101
+    wait_until(lambda: len(set(received.span_ids())) == calls and len(received.metrics) > 1, "every span, and metrics twice")
+    (page,) = re.findall(r"telemetry: (\S+)", "".join(session.err))
+    with urllib.request.urlopen(page) as answer:
+        assert b"otel_usdt" in answer.read()
     told = session.stop(signal.SIGTERM)
     assert told.exit_code == 0, told.stderr
     assert "the pipeline ended" not in told.stderr, told.stderr
-    assert len({span.own.span_id for span in spans(received.traces)}) == 2 * 503 + 211 + 101
     assert not any(private.iterdir()), "it is mounted where others see it"
