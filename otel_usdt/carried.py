@@ -159,7 +159,9 @@ class Carried:
             if calls is not None:
                 account.resume(calls)
         self._received = row["received"].copy()
-        taken = Taken(Counter(dict(enumerate(row["received"].tolist()))), int(row["malformed"]), accounts)
+        taken = Taken(
+            Counter({probe: count for probe, count in enumerate(row["received"].tolist()) if count}), int(row["malformed"]), accounts
+        )
         self.note(positions, taken)
         return taken
 
@@ -172,7 +174,9 @@ class Carried:
         """What has been read once the rings' readers stand there; to be called before they do."""
         accounts = [tuple(getattr(one, name) & _U64 for name in _COUNTS) for one in taken.accounts.values()]
         calls = self._written(self._keyed, [one.snapshot(self._spans[at]) for at, one in taken.accounts.items()])
-        received = [taken.received[probe] for probe in range(len(self._received))]
+        received = np.zeros_like(self._received)
+        for probe, count in taken.received.items():  # of those that were called: a batch costs nothing for the many that are silent
+            received[probe] = count
         self._taken.write(positions=_padded(positions), malformed=taken.malformed, received=received, accounts=accounts, calls=calls)
 
     def write_off(self, spooled: Mapping[int, int]) -> int:

@@ -49,6 +49,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     def call_us(factor: int = 1, probes: int = 1, processes: int = 1) -> float:
         with sink() as receiver, waiting(crowd, processes) as silent, attached(bench, silent, probes, receiver.port) as (ours, workload):
             workload.run("paced 1000 0")
+            time.sleep(2 * SETTLE_S)  # the pipeline reads its plan after the attach
             began = ours.cpu_s()
             workload.run(f"paced {factor * calls} {RATE}")
             time.sleep(SETTLE_S)
