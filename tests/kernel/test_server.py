@@ -219,22 +219,23 @@ def test_what_stands_by_may_be_killed(workload: Workload, serve: Serve) -> None:
     assert told.returncode == 0, told.stderr
 
 
-def test_who_no_longer_waits_for_an_attach_gets_none(workload: Workload, serve: Serve, tmp_path: Path) -> None:
+def test_who_no_longer_waits_for_an_attach_gets_none(workload: Workload, serve: Serve) -> None:
     """The command is interrupted while the session is on its way: that is detached again."""
     server = serve()
     standby = server.standby()
     wait_until(lambda: len(psutil.Process(standby).children()) == 2, "planner and pipeline, which it starts once it catches signals")
-    os.kill(standby, signal.SIGSTOP)
     target = {"select": {"pid": workload.pid}, "scope": "pid", "spans": [{"function": "leaf"}]}
-    said = tmp_path / "said"
     config = server.commands.write({"targets": [target]})
-    with said.open("w") as errors:
-        own = {**os.environ, **MARK, "OTEL_USDT_SOCKET": str(server.socket)}
-        command = subprocess.Popen([*COMMAND, "attach", str(config)], env=own, stderr=errors)
-    wait_until(lambda: len(server.supervisors()) == 2, "the next to stand by, for this one has its order")
-    command.send_signal(signal.SIGINT)
-    assert command.wait(PATIENCE_S) == 130
-    os.kill(standby, signal.SIGCONT)
+    own = {**os.environ, **MARK, "OTEL_USDT_SOCKET": str(server.socket)}
+    by_hand = ["env", "--default-signal=INT"]  # these tests may run in a shell's background, where SIGINT is ignored
+    os.kill(standby, signal.SIGSTOP)
+    try:
+        with subprocess.Popen([*by_hand, *COMMAND, "attach", str(config)], env=own, stderr=subprocess.DEVNULL) as command:
+            wait_until(lambda: len(server.supervisors()) == 2, "the next to stand by, for this one has its order")
+            command.send_signal(signal.SIGINT)
+        assert command.returncode == 130
+    finally:
+        os.kill(standby, signal.SIGCONT)
     wait_until(lambda: standby not in server.supervisors(), "its end")
     wait_until(lambda: "otel-usdt[1]: detached: SIGTERM\n" in server.process.err, "what the session says at its end")
     assert server.sessions() == []
