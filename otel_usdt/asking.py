@@ -6,10 +6,10 @@ import os
 import socket
 
 from otel_usdt.channel import Channel, as_file
-from otel_usdt.errors import ConfigError, NotPermitted, OtelUsdtError, TargetNotFound
-from otel_usdt.request import request_for
+from otel_usdt.errors import NotPermitted, OtelUsdtError, TargetNotFound
+from otel_usdt.request import read_configuration, request_for
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # as in channel.py
 if TYPE_CHECKING:
     from typing import Any
 
@@ -41,12 +41,7 @@ def ask(path: str, message: dict[str, Any], *descriptors: int) -> dict[str, Any]
 
 def attach(path: str, config: str) -> dict[str, Any] | int:
     """Start a session with a configuration file: what there is to say of it, or, when it has failed and said why, the exit code."""
-    try:
-        with open(0 if config == "-" else config, encoding="utf-8") as file:  # noqa: PTH123  pathlib takes a sixth of our start
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config}: {getattr(error, 'strerror', None) or error}") from error
-    folder = os.getcwd()  # noqa: PTH109
+    text, folder = read_configuration(config), os.getcwd()  # noqa: PTH109  as request.py says: pathlib would cost time
     answer = ask(path, {"attach": config, "folder": folder}, as_file(request_for(text, config, folder)), 2)
     if "session" in answer:
         session: dict[str, Any] = answer["session"]

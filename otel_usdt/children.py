@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_usdt import channel, errors, rights
 from otel_usdt.errors import OtelUsdtError
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from otel_usdt.plan import Plan
 
 UNPRIVILEGED = "nobody"
-
-
 SESSION = "OTEL_USDT_SESSION"  # in the environment of a session's processes: its name among those of one server
 
 
@@ -27,21 +25,29 @@ def say(line: str) -> None:
     print(f"otel-usdt[{session}]: {line}" if session else f"otel-usdt: {line}", file=sys.stderr, flush=True)
 
 
-def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]:
-    """The pipeline, warming up while the plan is made; it inherits standard output, where lines for the console go."""
+def start_with_channel(module: str, **how: Any) -> tuple[subprocess.Popen[bytes], channel.Channel]:
+    """A Python that runs `module`, whose argument is its end of a channel; `how` is subprocess.Popen's. Our end is returned."""
     ours, theirs = channel.pair()
     with theirs:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "otel_usdt.pipeline", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            cwd="/",
-            # numpy's own threads would start before the rights are dropped, and keep them; malloc's arenas are a megabyte a thread.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
-            start_new_session=True,  # a terminal's ^C is for the supervisor, which detaches first
-            preexec_fn=rights.as_user(user, rights.PIPELINE_START),
+            start_new_session=True,  # a terminal's ^C is for us, who end in good order
+            **how,
         )
     return child, ours
+
+
+def start_pipeline(user: str) -> tuple[subprocess.Popen[bytes], channel.Channel]:
+    """The pipeline, warming up while the plan is made; it inherits standard output, where lines for the console go."""
+    return start_with_channel(
+        "otel_usdt.pipeline",
+        cwd="/",
+        # numpy's own threads would start before the rights are dropped, and keep them; malloc's arenas are a megabyte a thread.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+        preexec_fn=rights.as_user(user, rights.PIPELINE_START),
+    )
 
 
 class Planner:

@@ -22,11 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otel_usdt import channel
 from otel_usdt.channel import Channel
-from otel_usdt.children import SESSION, say
-from otel_usdt.errors import NotPermitted, OtelUsdtError, UsageError
-from otel_usdt.supervisor import catch_signals
+from otel_usdt.children import SESSION, say, start_with_channel
+from otel_usdt.errors import OtelUsdtError, UsageError
+from otel_usdt.supervisor import catch_signals, require_root
 
 WAITING_CLIENTS = 16
 PATIENCE_S = 0.1  # with a client that does not read
@@ -64,15 +63,7 @@ class Server:
         """The process that waits for an order; a new one when there is none."""
         if self.standby is None:
             self.started += 1
-            ours, theirs = channel.pair()
-            with theirs:
-                child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "otel_usdt.standby", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, SESSION: str(self.started)},
-                    start_new_session=True,  # a terminal's ^C is for us
-                )
+            child, ours = start_with_channel("otel_usdt.standby", env={**os.environ, SESSION: str(self.started)})
             self.standby = self.processes[ours.fileno()] = Process(str(self.started), child, ours)
         return self.standby
 
@@ -210,8 +201,7 @@ def serve(listener: socket.socket, signals: socket.socket) -> None:
 def main(arguments: list[str]) -> int:
     """Argument: the socket's path."""
     try:
-        if os.geteuid() != 0:
-            raise NotPermitted("attaching needs root (CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH)")
+        require_root()
         path, signals = Path(arguments[0]), catch_signals()
         with listening(path) as listener:
             say(f"serving at {path}; otel-usdt attach FILE starts a session")

@@ -95,8 +95,6 @@ def verify_likely(config: str, loaded: image.Loaded, by: attach.Way) -> None:
         loaded.program("on_site", syscalls.BPF_TRACE_UPROBE_MULTI if by.multi else 0, wanted)
     loaded.program("on_exit")
     loaded.program("on_exec")
-    with suppress(OtelUsdtError):  # who needs them meets the error again
-        process_tracepoints()
 
 
 def attach_all(plan: Plan, loaded: image.Loaded, by: attach.Way, layout: Layout, cleanup: ExitStack) -> int:
@@ -247,6 +245,8 @@ def prepared(*likely: str) -> Iterator[Prepared]:
     try:
         for words in likely:
             verify_likely(words, loaded, by)
+        with suppress(OtelUsdtError):  # who needs them meets the error again
+            process_tracepoints()
         yield Prepared(made, cpus, sizes, by, loaded)
     finally:
         loaded.close()

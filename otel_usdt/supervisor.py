@@ -13,12 +13,18 @@ import sys
 from pathlib import Path
 
 from otel_usdt.children import UNPRIVILEGED, Planner, say
-from otel_usdt.errors import ConfigError, NotPermitted, OtelUsdtError
+from otel_usdt.errors import NotPermitted, OtelUsdtError
 from otel_usdt.probes import syscalls
-from otel_usdt.request import request_for
+from otel_usdt.request import read_configuration, request_for
 from otel_usdt.succession import Pipeline
 
 DIE_WITH_PARENT = "--die-with-parent"
+
+
+def require_root() -> None:
+    """For whoever attaches, or starts those who do."""
+    if os.geteuid() != 0:
+        raise NotPermitted("attaching needs root (CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH)")
 
 
 def catch_signals() -> socket.socket:
@@ -45,12 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if DIE_WITH_PARENT in told:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.geteuid() != 0:
-            raise NotPermitted("attaching needs root (CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH)")
-        try:
-            config = sys.stdin.read() if source == "-" else Path(source).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
+        require_root()
+        config = read_configuration(source)
         signals = catch_signals()
         planner = Planner()
         planner.ask(request_for(config, source, str(Path.cwd())))

@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 
 from otel_usdt.children import Planner
-from otel_usdt.errors import ConfigError
 from otel_usdt.planner import DISASSEMBLED
-from otel_usdt.request import request_for
+from otel_usdt.request import read_configuration, request_for
 
 
 @click.command(
@@ -26,10 +25,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON (docs/json.md).")
 def command(config: str, as_json: bool) -> None:
     """Resolve a configuration and print what would be attached where, at what cost, to how many processes, and what is refused and why."""
-    try:
-        text = sys.stdin.read() if config == "-" else Path(config).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config}: {getattr(error, 'strerror', None) or error}") from error
+    text = read_configuration(config)
     planner = Planner(DISASSEMBLED)
     planner.ask(request_for(text, config, str(Path.cwd())))
     told = planner.plan().to_dict()
